@@ -1,0 +1,2 @@
+//! The `logd` binary.
+fn main() {}

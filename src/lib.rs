@@ -1,0 +1,5 @@
+//! Commit logs as plain directories: the log of Kafka, without the server.
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+pub mod error;
+pub mod format;
