@@ -10,8 +10,8 @@
 //! | [`ids`] | [`Offset`], [`Position`], [`TimestampMs`]: integers that must not be swapped |
 //! | [`varint`], [`crc32c`], [`codec`] | zigzag varints; the checksum of magic 2; the five codecs |
 //! | [`frame`] | where one batch ends and the next begins, in every magic |
-//! | [`batch`], [`record`] | RecordBatch v2: header, records, headers; the builder |
-//! | [`legacy`] | magic 0 and 1, plain and wrapped |
+//! | [`batch`], [`record`], [`builder`] | RecordBatch v2: header, records, headers; writing them |
+//! | `legacy` | magic 0 and 1, plain and wrapped |
 //! | [`control`] | control records: end markers and their kin |
 //! | [`index`], [`snapshot`], [`checkpoint`], [`names`] | the files beside the `.log` |
 //! | [`internal`] | records of `__consumer_offsets` and `__transaction_state` |
@@ -21,7 +21,15 @@
 #![deny(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::indexing_slicing))]
 
+pub mod batch;
+pub mod builder;
+pub mod codec;
+pub mod crc32c;
+pub mod frame;
 pub mod ids;
+mod legacy;
+pub mod record;
+pub mod varint;
 
 pub use ids::{Offset, Position, TimestampMs};
 

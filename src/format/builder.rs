@@ -1,0 +1,321 @@
+//! Writes magic 2 batches: records are encoded straight into the buffer that will be written.
+//!
+//! A sealed batch is final but for its base offset and leader epoch, which lie outside the checksum
+//! and are stamped under the append lock ([`stamp`]). So encoding, compression and checksums happen
+//! before the lock is taken.
+
+use super::batch::{
+    ATTRIBUTES_AT, BASE_SEQUENCE_AT, BASE_TIMESTAMP_AT, COUNT_AT, CRC_AT, EPOCH_AT,
+    LAST_OFFSET_DELTA_AT, LENGTH_AT, MAGIC_AT, MAX_TIMESTAMP_AT, PRODUCER_EPOCH_AT, PRODUCER_ID_AT,
+    RECORDS_AT, attributes,
+};
+use super::codec::{Codec, Compressor};
+use super::frame::LOG_OVERHEAD;
+use super::record::{NewRecord, write_record};
+use super::{Offset, TimestampMs, crc32c};
+
+/// Identity of an idempotent producer, and the sequence number of a batch's first record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Producer {
+    /// Producer id, 0 and up.
+    pub id: i64,
+    /// Producer epoch.
+    pub epoch: i16,
+    /// Sequence number of the first record.
+    pub base_sequence: i32,
+}
+
+/// What a batch carries besides its records.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seal {
+    /// The time of the append, where the log stamps records itself (LogAppendTime).
+    pub append_time: Option<TimestampMs>,
+    /// The idempotent producer, if there is one.
+    pub producer: Option<Producer>,
+    /// Part of a transaction.
+    pub transactional: bool,
+    /// Holds a control record.
+    pub control: bool,
+}
+
+/// A batch under construction.
+pub struct BatchBuilder {
+    /// 61 bytes left for the header, then the encoded records.
+    buf: Vec<u8>,
+    count: i32,
+    last_offset_delta: i32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+}
+
+/// A finished batch, waiting for its base offset.
+#[derive(Clone, Debug)]
+pub struct SealedBatch {
+    /// The whole batch, base offset 0 and leader epoch -1 until [`stamp`]ed.
+    pub bytes: Vec<u8>,
+    /// Records in it.
+    pub count: i32,
+    /// Last offset minus base offset.
+    pub last_offset_delta: i32,
+    /// Largest timestamp in it.
+    pub max_timestamp: TimestampMs,
+    /// Whether it carries a producer id.
+    pub has_producer: bool,
+}
+
+impl BatchBuilder {
+    /// An empty batch that will hold about `bytes` of encoded records. `recycled` is a buffer to
+    /// reuse, or a new one.
+    pub fn new(recycled: Vec<u8>, bytes: usize) -> BatchBuilder {
+        let mut buf = recycled;
+        buf.clear();
+        buf.reserve(RECORDS_AT + bytes);
+        buf.resize(RECORDS_AT, 0);
+        BatchBuilder {
+            buf,
+            count: 0,
+            last_offset_delta: -1,
+            base_timestamp: -1,
+            max_timestamp: -1,
+        }
+    }
+
+    /// Adds a record at the next offset.
+    #[inline]
+    pub fn push(&mut self, timestamp: TimestampMs, record: &NewRecord<'_>) {
+        self.push_at(self.last_offset_delta + 1, timestamp, record);
+    }
+
+    /// Adds a record `offset_delta` above the base offset, which must rise from record to record.
+    #[inline]
+    pub fn push_at(&mut self, offset_delta: i32, timestamp: TimestampMs, record: &NewRecord<'_>) {
+        debug_assert!(offset_delta > self.last_offset_delta);
+        if self.count == 0 {
+            (self.base_timestamp, self.max_timestamp) = (timestamp.0, timestamp.0);
+        }
+        self.max_timestamp = self.max_timestamp.max(timestamp.0);
+        let timestamp_delta = timestamp.0.wrapping_sub(self.base_timestamp);
+        write_record(&mut self.buf, timestamp_delta, offset_delta, record);
+        self.last_offset_delta = offset_delta;
+        self.count += 1;
+    }
+
+    /// Records so far.
+    pub fn count(&self) -> i32 {
+        self.count
+    }
+
+    /// Whether there are none yet.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes so far, header included, before compression.
+    #[inline]
+    pub fn size(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// Largest timestamp so far, -1 if there is none.
+    pub fn max_timestamp(&self) -> TimestampMs {
+        TimestampMs(self.max_timestamp)
+    }
+
+    /// Finishes the batch: compresses, writes the header, computes the checksum. An empty builder
+    /// gives an empty batch, which is valid.
+    pub fn seal(self, seal: &Seal, compressor: &mut Compressor) -> SealedBatch {
+        let BatchBuilder {
+            buf,
+            count,
+            last_offset_delta,
+            base_timestamp,
+            max_timestamp,
+        } = self;
+        let records = buf.get(RECORDS_AT..).unwrap_or_default();
+        let (mut bytes, codec) = match compressor.codec() {
+            Codec::None => (buf, Codec::None),
+            _ if count == 0 => (buf, Codec::None),
+            codec => {
+                let mut packed = Vec::with_capacity(RECORDS_AT + records.len() / 2);
+                packed.resize(RECORDS_AT, 0);
+                compressor.compress(records, &mut packed);
+                (packed, codec)
+            }
+        };
+        let max_timestamp = seal.append_time.map_or(max_timestamp, |t| t.0);
+        let fields = Fields {
+            count,
+            last_offset_delta,
+            base_timestamp,
+            max_timestamp,
+            codec,
+        };
+        write_header(&mut bytes, seal, &fields);
+        SealedBatch {
+            bytes,
+            count,
+            last_offset_delta,
+            max_timestamp: TimestampMs(max_timestamp),
+            has_producer: seal.producer.is_some(),
+        }
+    }
+}
+
+struct Fields {
+    count: i32,
+    last_offset_delta: i32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+    codec: Codec,
+}
+
+fn write_header(bytes: &mut [u8], seal: &Seal, f: &Fields) {
+    let mut bits = i16::from(f.codec.id());
+    let mut set = |on: bool, bit: i16| bits |= if on { bit } else { 0 };
+    set(seal.append_time.is_some(), attributes::LOG_APPEND_TIME);
+    set(seal.transactional, attributes::TRANSACTIONAL);
+    set(seal.control, attributes::CONTROL);
+    let producer = seal.producer.unwrap_or(Producer {
+        id: -1,
+        epoch: -1,
+        base_sequence: -1,
+    });
+    put(
+        bytes,
+        LENGTH_AT,
+        &((bytes.len() - LOG_OVERHEAD) as u32).to_be_bytes(),
+    );
+    put(bytes, EPOCH_AT, &(-1i32).to_be_bytes());
+    put(bytes, MAGIC_AT, &[2]);
+    put(bytes, ATTRIBUTES_AT, &bits.to_be_bytes());
+    put(
+        bytes,
+        LAST_OFFSET_DELTA_AT,
+        &f.last_offset_delta.to_be_bytes(),
+    );
+    put(bytes, BASE_TIMESTAMP_AT, &f.base_timestamp.to_be_bytes());
+    put(bytes, MAX_TIMESTAMP_AT, &f.max_timestamp.to_be_bytes());
+    put(bytes, PRODUCER_ID_AT, &producer.id.to_be_bytes());
+    put(bytes, PRODUCER_EPOCH_AT, &producer.epoch.to_be_bytes());
+    put(
+        bytes,
+        BASE_SEQUENCE_AT,
+        &producer.base_sequence.to_be_bytes(),
+    );
+    put(bytes, COUNT_AT, &f.count.to_be_bytes());
+    let crc = crc32c::crc32c(bytes.get(ATTRIBUTES_AT..).unwrap_or_default());
+    put(bytes, CRC_AT, &crc.to_be_bytes());
+}
+
+/// Sets the two fields outside the checksum of a magic 2 batch: where it stands and under which
+/// leader epoch.
+pub fn stamp(batch: &mut [u8], base_offset: Offset, leader_epoch: i32) {
+    put(batch, 0, &base_offset.0.to_be_bytes());
+    put(batch, EPOCH_AT, &leader_epoch.to_be_bytes());
+}
+
+#[inline(always)]
+fn put(bytes: &mut [u8], at: usize, field: &[u8]) {
+    if let Some(place) = bytes.get_mut(at..at + field.len()) {
+        place.copy_from_slice(field);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::batch::{Batch, Scratch};
+    use super::super::codec::Compression;
+    use super::super::{Limits, record::Header};
+    use super::*;
+
+    type Owned = (
+        Option<Vec<u8>>,
+        Option<Vec<u8>>,
+        Vec<(Vec<u8>, Option<Vec<u8>>)>,
+        i64,
+    );
+
+    fn round_trip(compression: &str, records: &[Owned]) {
+        let mut b = BatchBuilder::new(Vec::new(), 100);
+        for (key, value, headers, ts) in records {
+            let headers: Vec<Header<'_>> = headers
+                .iter()
+                .map(|(k, v)| (&k[..], v.as_deref()))
+                .collect();
+            let new = NewRecord {
+                key: key.as_deref(),
+                value: value.as_deref(),
+                headers: &headers,
+            };
+            b.push(TimestampMs(*ts), &new);
+        }
+        let compression: Compression = compression.parse().expect("a codec");
+        let mut sealed = b.seal(&Seal::default(), &mut Compressor::new(&compression));
+        stamp(&mut sealed.bytes, Offset(1000), 7);
+        let batch = Batch::check(&sealed.bytes).expect("checksum holds");
+        assert_eq!(batch.header().leader_epoch, 7);
+        assert_eq!(
+            batch.header().max_timestamp.0,
+            records.iter().map(|r| r.3).max().unwrap_or(-1)
+        );
+        let mut scratch = Scratch::new();
+        let read: Vec<Owned> = batch
+            .records(&mut scratch, &Limits::default())
+            .expect("decompresses")
+            .enumerate()
+            .map(|(i, r)| {
+                let r = r.expect("record");
+                assert_eq!(r.offset, Offset(1000 + i as i64));
+                let headers = r
+                    .headers
+                    .iter()
+                    .map(|(k, v)| (k.to_vec(), v.map(<[u8]>::to_vec)))
+                    .collect();
+                (
+                    r.key.map(<[u8]>::to_vec),
+                    r.value.map(<[u8]>::to_vec),
+                    headers,
+                    r.timestamp.0,
+                )
+            })
+            .collect();
+        assert_eq!(read, records);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn batches_round_trip_in_every_codec(
+            records in proptest::collection::vec((
+                proptest::option::of(proptest::collection::vec(0u8.., 0..40)),
+                proptest::option::of(proptest::collection::vec(0u8.., 0..300)),
+                proptest::collection::vec((proptest::collection::vec(0u8.., 0..9), proptest::option::of(proptest::collection::vec(0u8.., 0..9))), 0..4),
+                proptest::num::i64::ANY,
+            ), 1..40),
+            codec in 0usize..5,
+        ) {
+            round_trip(["none", "gzip", "snappy", "lz4", "zstd"][codec], &records);
+        }
+
+        #[test]
+        fn every_bit_flip_is_found_or_outside_the_checksum(bit in 0usize..8 * 150) {
+            let mut b = BatchBuilder::new(Vec::new(), 100);
+            b.push(TimestampMs(5), &NewRecord { key: Some(b"k"), value: Some(&[7; 80]), headers: &[] });
+            let sealed = b.seal(&Seal::default(), &mut Compressor::new(&Compression::NONE));
+            let mut bytes = sealed.bytes;
+            let bit = bit % (bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let outside = bit / 8 < CRC_AT && bit / 8 != MAGIC_AT && !(LENGTH_AT..EPOCH_AT).contains(&(bit / 8));
+            if bit / 8 != MAGIC_AT {
+                assert_eq!(Batch::check(&bytes).is_ok(), outside, "bit {bit}");
+            }
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(0u8.., 0..400)) {
+            let mut scratch = Scratch::new();
+            if let Ok(b) = Batch::trusted(&bytes) {
+                let _ = b.check_records(&mut scratch, &Limits::default());
+            }
+        }
+    }
+}
