@@ -38,41 +38,72 @@ pub struct Seal {
     pub control: bool,
 }
 
-/// A batch under construction.
+/// Finished batches, one after the other in one buffer, waiting for their base offsets.
+///
+/// The unit that goes from encoding to writing: many small batches are one `write`.
+#[derive(Clone, Debug, Default)]
+pub struct Chunk {
+    /// Whole batches back to back; base offset 0 and leader epoch -1 until [`stamp`]ed.
+    pub bytes: Vec<u8>,
+    /// Each batch in `bytes`, in order.
+    pub batches: Vec<SealedBatch>,
+}
+
+/// What is known of one finished batch of a [`Chunk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealedBatch {
+    /// Where it begins in the chunk, in bytes.
+    pub start: usize,
+    /// Its size in bytes.
+    pub size: usize,
+    /// Records in it.
+    pub count: i32,
+    /// Last offset minus base offset.
+    pub last_offset_delta: i32,
+    /// Largest timestamp in it; -1 is none.
+    pub max_timestamp: TimestampMs,
+    /// Whether it carries a producer id.
+    pub has_producer: bool,
+}
+
+impl Chunk {
+    /// Records in all batches together.
+    pub fn records(&self) -> u64 {
+        self.batches
+            .iter()
+            .map(|b| u64::from(b.count.cast_unsigned()))
+            .sum()
+    }
+
+    /// Empties it, keeping its memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.batches.clear();
+    }
+}
+
+/// A batch under construction at the end of a chunk. Without a codec its records are encoded where
+/// they will stay; with one they are encoded aside and compressed into the chunk.
+#[derive(Debug)]
 pub struct BatchBuilder {
-    /// 61 bytes left for the header, then the encoded records.
+    /// What comes before the batch, 61 bytes left for the header, then the encoded records.
     buf: Vec<u8>,
+    start: usize,
     count: i32,
     last_offset_delta: i32,
     base_timestamp: i64,
     max_timestamp: i64,
 }
 
-/// A finished batch, waiting for its base offset.
-#[derive(Clone, Debug)]
-pub struct SealedBatch {
-    /// The whole batch, base offset 0 and leader epoch -1 until [`stamp`]ed.
-    pub bytes: Vec<u8>,
-    /// Records in it.
-    pub count: i32,
-    /// Last offset minus base offset.
-    pub last_offset_delta: i32,
-    /// Largest timestamp in it.
-    pub max_timestamp: TimestampMs,
-    /// Whether it carries a producer id.
-    pub has_producer: bool,
-}
-
 impl BatchBuilder {
-    /// An empty batch that will hold about `bytes` of encoded records. `recycled` is a buffer to
-    /// reuse, or a new one.
-    pub fn new(recycled: Vec<u8>, bytes: usize) -> BatchBuilder {
-        let mut buf = recycled;
-        buf.clear();
-        buf.reserve(RECORDS_AT + bytes);
-        buf.resize(RECORDS_AT, 0);
+    /// Begins a batch at the end of `buf` (usually a chunk's bytes), to be given back by
+    /// [`BatchBuilder::seal`].
+    pub fn begin(mut buf: Vec<u8>) -> BatchBuilder {
+        let start = buf.len();
+        buf.resize(start + RECORDS_AT, 0);
         BatchBuilder {
             buf,
+            start,
             count: 0,
             last_offset_delta: -1,
             base_timestamp: -1,
@@ -101,11 +132,13 @@ impl BatchBuilder {
     }
 
     /// Records so far.
+    #[inline]
     pub fn count(&self) -> i32 {
         self.count
     }
 
     /// Whether there are none yet.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -113,7 +146,7 @@ impl BatchBuilder {
     /// Bytes so far, header included, before compression.
     #[inline]
     pub fn size(&self) -> usize {
-        self.buf.len()
+        self.buf.len() - self.start
     }
 
     /// Largest timestamp so far, -1 if there is none.
@@ -121,42 +154,48 @@ impl BatchBuilder {
         TimestampMs(self.max_timestamp)
     }
 
-    /// Finishes the batch: compresses, writes the header, computes the checksum. An empty builder
-    /// gives an empty batch, which is valid.
-    pub fn seal(self, seal: &Seal, compressor: &mut Compressor) -> SealedBatch {
-        let BatchBuilder {
-            buf,
-            count,
-            last_offset_delta,
-            base_timestamp,
-            max_timestamp,
-        } = self;
-        let records = buf.get(RECORDS_AT..).unwrap_or_default();
-        let (mut bytes, codec) = match compressor.codec() {
-            Codec::None => (buf, Codec::None),
-            _ if count == 0 => (buf, Codec::None),
-            codec => {
-                let mut packed = Vec::with_capacity(RECORDS_AT + records.len() / 2);
-                packed.resize(RECORDS_AT, 0);
-                compressor.compress(records, &mut packed);
-                (packed, codec)
-            }
+    /// Finishes the batch where it stands: writes the header and the checksum, no compression.
+    /// Gives the buffer back. An empty builder gives an empty batch, which is valid.
+    pub fn seal(self, seal: &Seal) -> (Vec<u8>, SealedBatch) {
+        let fields = self.fields(Codec::None);
+        let BatchBuilder { mut buf, start, .. } = self;
+        let sealed = write_header(&mut buf, start, seal, &fields);
+        (buf, sealed)
+    }
+
+    /// Finishes the batch compressed at the end of `chunk`. Gives back the builder's own buffer,
+    /// emptied, for the next batch.
+    pub fn seal_compressed(
+        self,
+        seal: &Seal,
+        compressor: &mut Compressor,
+        chunk: &mut Chunk,
+    ) -> Vec<u8> {
+        let codec = if self.count == 0 {
+            Codec::None
+        } else {
+            compressor.codec()
         };
-        let max_timestamp = seal.append_time.map_or(max_timestamp, |t| t.0);
-        let fields = Fields {
-            count,
-            last_offset_delta,
-            base_timestamp,
-            max_timestamp,
+        let fields = self.fields(codec);
+        let BatchBuilder { mut buf, start, .. } = self;
+        let records = buf.get(start + RECORDS_AT..).unwrap_or_default();
+        let at = chunk.bytes.len();
+        chunk.bytes.resize(at + RECORDS_AT, 0);
+        compressor.compress(records, &mut chunk.bytes);
+        chunk
+            .batches
+            .push(write_header(&mut chunk.bytes, at, seal, &fields));
+        buf.clear();
+        buf
+    }
+
+    fn fields(&self, codec: Codec) -> Fields {
+        Fields {
+            count: self.count,
+            last_offset_delta: self.last_offset_delta,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
             codec,
-        };
-        write_header(&mut bytes, seal, &fields);
-        SealedBatch {
-            bytes,
-            count,
-            last_offset_delta,
-            max_timestamp: TimestampMs(max_timestamp),
-            has_producer: seal.producer.is_some(),
         }
     }
 }
@@ -169,7 +208,7 @@ struct Fields {
     codec: Codec,
 }
 
-fn write_header(bytes: &mut [u8], seal: &Seal, f: &Fields) {
+fn write_header(buf: &mut [u8], start: usize, seal: &Seal, f: &Fields) -> SealedBatch {
     let mut bits = i16::from(f.codec.id());
     let mut set = |on: bool, bit: i16| bits |= if on { bit } else { 0 };
     set(seal.append_time.is_some(), attributes::LOG_APPEND_TIME);
@@ -180,10 +219,13 @@ fn write_header(bytes: &mut [u8], seal: &Seal, f: &Fields) {
         epoch: -1,
         base_sequence: -1,
     });
+    let max_timestamp = seal.append_time.unwrap_or(TimestampMs(f.max_timestamp));
+    let bytes = buf.get_mut(start..).unwrap_or_default();
+    let size = bytes.len();
     put(
         bytes,
         LENGTH_AT,
-        &((bytes.len() - LOG_OVERHEAD) as u32).to_be_bytes(),
+        &((size - LOG_OVERHEAD) as u32).to_be_bytes(),
     );
     put(bytes, EPOCH_AT, &(-1i32).to_be_bytes());
     put(bytes, MAGIC_AT, &[2]);
@@ -194,7 +236,7 @@ fn write_header(bytes: &mut [u8], seal: &Seal, f: &Fields) {
         &f.last_offset_delta.to_be_bytes(),
     );
     put(bytes, BASE_TIMESTAMP_AT, &f.base_timestamp.to_be_bytes());
-    put(bytes, MAX_TIMESTAMP_AT, &f.max_timestamp.to_be_bytes());
+    put(bytes, MAX_TIMESTAMP_AT, &max_timestamp.0.to_be_bytes());
     put(bytes, PRODUCER_ID_AT, &producer.id.to_be_bytes());
     put(bytes, PRODUCER_EPOCH_AT, &producer.epoch.to_be_bytes());
     put(
@@ -205,6 +247,14 @@ fn write_header(bytes: &mut [u8], seal: &Seal, f: &Fields) {
     put(bytes, COUNT_AT, &f.count.to_be_bytes());
     let crc = crc32c::crc32c(bytes.get(ATTRIBUTES_AT..).unwrap_or_default());
     put(bytes, CRC_AT, &crc.to_be_bytes());
+    SealedBatch {
+        start,
+        size,
+        count: f.count,
+        last_offset_delta: f.last_offset_delta,
+        max_timestamp,
+        has_producer: seal.producer.is_some(),
+    }
 }
 
 /// Sets the two fields outside the checksum of a magic 2 batch: where it stands and under which
@@ -236,7 +286,7 @@ mod tests {
     );
 
     fn round_trip(compression: &str, records: &[Owned]) {
-        let mut b = BatchBuilder::new(Vec::new(), 100);
+        let mut b = BatchBuilder::begin(Vec::new());
         for (key, value, headers, ts) in records {
             let headers: Vec<Header<'_>> = headers
                 .iter()
@@ -250,9 +300,14 @@ mod tests {
             b.push(TimestampMs(*ts), &new);
         }
         let compression: Compression = compression.parse().expect("a codec");
-        let mut sealed = b.seal(&Seal::default(), &mut Compressor::new(&compression));
-        stamp(&mut sealed.bytes, Offset(1000), 7);
-        let batch = Batch::check(&sealed.bytes).expect("checksum holds");
+        let mut chunk = Chunk::default();
+        b.seal_compressed(
+            &Seal::default(),
+            &mut Compressor::new(&compression),
+            &mut chunk,
+        );
+        stamp(&mut chunk.bytes, Offset(1000), 7);
+        let batch = Batch::check(&chunk.bytes).expect("checksum holds");
         assert_eq!(batch.header().leader_epoch, 7);
         assert_eq!(
             batch.header().max_timestamp.0,
@@ -298,10 +353,9 @@ mod tests {
 
         #[test]
         fn every_bit_flip_is_found_or_outside_the_checksum(bit in 0usize..8 * 150) {
-            let mut b = BatchBuilder::new(Vec::new(), 100);
+            let mut b = BatchBuilder::begin(Vec::new());
             b.push(TimestampMs(5), &NewRecord { key: Some(b"k"), value: Some(&[7; 80]), headers: &[] });
-            let sealed = b.seal(&Seal::default(), &mut Compressor::new(&Compression::NONE));
-            let mut bytes = sealed.bytes;
+            let (mut bytes, _) = b.seal(&Seal::default());
             let bit = bit % (bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
             let outside = bit / 8 < CRC_AT && bit / 8 != MAGIC_AT && !(LENGTH_AT..EPOCH_AT).contains(&(bit / 8));
