@@ -1,6 +1,8 @@
 //! Commit logs as plain directories: the log of Kafka, without the server.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+#[cfg(test)]
+mod corpus;
 pub mod error;
 pub mod format;
 pub mod sys;
