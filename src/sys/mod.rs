@@ -33,9 +33,12 @@ use std::time::Instant;
 
 pub mod fs_kind;
 pub mod map;
+pub mod pipe;
 pub mod real;
+pub mod signals;
 #[cfg(test)]
 mod twins;
+pub mod watch;
 
 pub use fs_kind::FsKind;
 pub use map::Bytes;
@@ -351,8 +354,8 @@ pub trait File: Send + Sync {
     /// file, or the end of the process, frees it.
     ///
     /// # Errors
-    /// `Interrupted` if a signal asked the process to end while it waited; else what flock(2)
-    /// answers.
+    /// `Interrupted` if a signal asked the process to end while it waited: this file is then not to
+    /// be locked again. Else what flock(2) answers.
     fn lock(&self, how: Lock, wait: Wait) -> io::Result<bool>;
 
     /// Frees the file's lock.

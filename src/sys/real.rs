@@ -11,6 +11,7 @@
 //! Leaves to others: what to sync when, which lock guards what, and the words around an errno.
 
 use super::fs_kind::{self, FsKind};
+use super::signals;
 use super::{Access, Bytes, Dir, File, FileId, Host, Lock, Meta, Wait, check_name, refused};
 use nix::dir::Dir as Listing;
 use nix::errno::Errno;
@@ -23,7 +24,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -345,6 +346,7 @@ impl File for RealFile {
                     if left.is_zero() {
                         return Ok(false);
                     }
+                    not_stopped()?;
                     sleep(pause.min(left));
                     pause = (pause * 2).min(LOCK_PAUSE_MAX);
                 }
@@ -417,16 +419,27 @@ impl RealFile {
         }
     }
 
-    /// Waits in the kernel, which wakes us the moment the lock is free.
+    /// Waits in the kernel, which wakes us the moment the lock is free. Since the kernel resumes
+    /// flock(2) after a signal, a thread waits in our place where signals are to be noticed; the
+    /// lock belongs to the open file, so it is ours when the thread gets it. A thread that we gave
+    /// up gives the lock back: the channel holds nothing, so it knows.
     fn block(&self, how: Lock) -> io::Result<bool> {
+        if !signals::installed() {
+            return block_in_kernel(&self.0, how).map(|()| true);
+        }
+        let file = self.0.try_clone()?;
+        let (sender, receiver) = mpsc::sync_channel(0);
+        std::thread::spawn(move || {
+            let taken = block_in_kernel(&file, how);
+            if sender.send(taken).is_err() {
+                let _ = file.unlock();
+            }
+        });
         loop {
-            let taken = match how {
-                Lock::Shared => self.0.lock_shared(),
-                Lock::Exclusive => self.0.lock(),
-            };
-            match taken {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => return other.map(|()| true),
+            match receiver.recv_timeout(LOCK_PAUSE_MAX) {
+                Ok(taken) => return taken.map(|()| true),
+                Err(mpsc::RecvTimeoutError::Timeout) => not_stopped()?,
+                Err(e) => return Err(io::Error::other(e)),
             }
         }
     }
@@ -435,6 +448,27 @@ impl RealFile {
         if let Ok(pos) = libc::off_t::try_from(pos) {
             let _ = posix_fadvise(&self.0, pos, 0, advice); // advice only
         }
+    }
+}
+
+fn block_in_kernel(file: &fs::File, how: Lock) -> io::Result<()> {
+    loop {
+        let taken = match how {
+            Lock::Shared => file.lock_shared(),
+            Lock::Exclusive => file.lock(),
+        };
+        match taken {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// `Interrupted` once a signal has asked this process to end.
+fn not_stopped() -> io::Result<()> {
+    match signals::stop_requested() {
+        Some(_) => Err(io::ErrorKind::Interrupted.into()),
+        None => Ok(()),
     }
 }
 

@@ -1,0 +1,170 @@
+//! Signals as flags, and a descriptor that wakes whoever sleeps in poll(2).
+//!
+//! Owns what the process does on:
+//!
+//! | signal         | first                          | again                                |
+//! |----------------|--------------------------------|--------------------------------------|
+//! | INT, TERM, HUP | [`stop_requested`] tells which | the process dies by it, at once      |
+//! | USR1           | [`take_report_request`] is true once | the same                       |
+//!
+//! "Again" begins [`GRACE`] after the first: timeout(1) sends its signal to the process and once
+//! more to the process group, and a terminal that closes may send HUP twice.
+//!
+//! A signal that was ignored when the process started stays ignored (nohup(1); INT in the
+//! background jobs of a shell). PIPE stays ignored as the runtime of Rust leaves it: a lost reader
+//! is an error of write, or [`Wake::ReaderGone`](super::watch::Wake).
+//!
+//! The state is global because signals are. Until [`install`] was called nothing is caught.
+//! Leaves to others: finishing the batch in hand, the summary, and then [`die_by`].
+
+use nix::libc;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::{flag, low_level};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// How long after the first signal a second one is taken for its echo: long for the kernel, short
+/// for a finger.
+const GRACE: Duration = Duration::from_millis(200);
+
+struct State {
+    /// Number of the last INT, TERM or HUP; 0 before the first.
+    stop: Arc<AtomicUsize>,
+    report: Arc<AtomicBool>,
+    /// Holds a byte from a signal until somebody drained it.
+    wake: UnixStream,
+}
+
+static STATE: OnceLock<State> = OnceLock::new();
+
+/// Catches INT, TERM, HUP (unless ignored) and USR1 from here on. A second call does nothing.
+///
+/// # Errors
+/// No descriptors or no thread to be had.
+pub fn install() -> io::Result<()> {
+    if STATE.get().is_some() {
+        return Ok(());
+    }
+    let (wake, waker) = UnixStream::pair()?;
+    wake.set_nonblocking(true)?;
+    let (first, arm) = UnixStream::pair()?;
+    let state = State {
+        stop: Arc::default(),
+        report: Arc::default(),
+        wake,
+    };
+    let deadly = Arc::new(AtomicBool::new(false));
+    let ignored = ignored_signals();
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        if ignored & mask_of(signal) != 0 {
+            continue;
+        }
+        let number = usize::try_from(signal).unwrap_or(0);
+        flag::register_conditional_default(signal, Arc::clone(&deadly))?;
+        flag::register_usize(signal, Arc::clone(&state.stop), number)?;
+        low_level::pipe::register(signal, waker.try_clone()?)?;
+        low_level::pipe::register(signal, arm.try_clone()?)?;
+    }
+    flag::register(SIGUSR1, Arc::clone(&state.report))?;
+    low_level::pipe::register(SIGUSR1, waker)?;
+    make_deadly_after(first, deadly)?;
+    let _ = STATE.set(state); // of two callers at once, the first wins
+    Ok(())
+}
+
+/// Lets a thread wait for the first signal and then, after the grace, make the next one deadly.
+/// Not the main thread's work: it may be the one that hangs.
+fn make_deadly_after(mut first: UnixStream, deadly: Arc<AtomicBool>) -> io::Result<()> {
+    let wait = move || {
+        if first.read_exact(&mut [0]).is_ok() {
+            std::thread::sleep(GRACE);
+            deadly.store(true, Ordering::SeqCst);
+        }
+    };
+    let thread = std::thread::Builder::new().name("signals".into());
+    thread.stack_size(64 << 10).spawn(wait).map(drop)
+}
+
+/// The signal that asked this process to end, if any did.
+pub fn stop_requested() -> Option<i32> {
+    let number = STATE.get()?.stop.load(Ordering::SeqCst);
+    i32::try_from(number).ok().filter(|n| *n != 0)
+}
+
+/// Whether USR1 asked for a progress report since the last call.
+pub fn take_report_request() -> bool {
+    STATE
+        .get()
+        .is_some_and(|s| s.report.swap(false, Ordering::SeqCst))
+}
+
+/// Whether [`install`] was called.
+pub(super) fn installed() -> bool {
+    STATE.get().is_some()
+}
+
+/// A descriptor that is readable once a signal came; poll it for input, then [`drain`].
+pub(super) fn wake_fd() -> Option<BorrowedFd<'static>> {
+    STATE.get().map(|s| s.wake.as_fd())
+}
+
+/// Takes the bytes of signals that were noticed.
+pub(super) fn drain() {
+    if let Some(s) = STATE.get() {
+        let mut buf = [0; 64];
+        while matches!((&s.wake).read(&mut buf), Ok(n) if n > 0) {}
+    }
+}
+
+/// Ends this process by `signal`, as it would have without us, so that the parent sees why.
+pub fn die_by(signal: i32) -> ! {
+    let _ = low_level::emulate_default_handler(signal);
+    // Reached only if the signal's default is not to end a process: then as a shell would say it.
+    std::process::exit(128 + signal)
+}
+
+/// The signals that this process was started to ignore, one bit each (proc(5), SigIgn).
+fn ignored_signals() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let hex = text.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    hex.and_then(|h| u64::from_str_radix(h.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+fn mask_of(signal: libc::c_int) -> u64 {
+    u32::try_from(signal - 1)
+        .ok()
+        .and_then(|bit| 1u64.checked_shl(bit))
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_seen() {
+        // The runtime of Rust ignores PIPE.
+        assert_ne!(ignored_signals() & mask_of(libc::SIGPIPE), 0);
+        assert_eq!(ignored_signals() & mask_of(libc::SIGSEGV), 0);
+    }
+
+    // USR1 only: the stop signals would end the other tests. Those are tested on the binary.
+    #[test]
+    fn usr1_wakes_a_sleeper_and_is_reported_once() {
+        install().unwrap();
+        install().unwrap();
+        assert!(!take_report_request());
+        low_level::raise(SIGUSR1).unwrap();
+        let mut watch = super::super::watch::Watch::new();
+        let wake = watch.wait(Some(Duration::from_secs(20)), None).unwrap();
+        assert_eq!(wake, super::super::watch::Wake::Interrupted);
+        assert!(take_report_request());
+        assert!(!take_report_request());
+        assert_eq!(stop_requested(), None);
+    }
+}
