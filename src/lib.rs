@@ -5,4 +5,5 @@
 mod corpus;
 pub mod error;
 pub mod format;
+pub mod ops;
 pub mod sys;

@@ -1,0 +1,716 @@
+//! A strict JSON scanner (RFC 8259) that builds no tree.
+//!
+//! It walks one document held in a slice, checks all of it, and hands out slices: a string as its
+//! raw bytes with a note whether it holds escapes, any value as its text. So numbers keep every
+//! digit, and a field is found without allocating. What it accepts is what `serde_json` accepts into
+//! a `Value` (the tests hold them side by side), with the same limit on nesting; of repeated names
+//! the last counts.
+//!
+//! Speed: UTF-8 and control bytes are checked once over the whole document, with loops that
+//! vectorise; a string then costs one `memchr2` for its end or its first escape.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use memchr::memchr2;
+
+/// Deepest nesting accepted, so that no input exhausts the stack. The value `serde_json` has.
+const DEPTH_MAX: u32 = 127;
+
+/// Why a document is not JSON, and at which byte of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Byte at which it went wrong, from the start of the document.
+    pub at: usize,
+    /// In words.
+    pub reason: &'static str,
+}
+
+type Result<T> = std::result::Result<T, Fault>;
+
+/// What kind of value a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool,
+    /// A number.
+    Number,
+    /// A string.
+    String,
+    /// `[…]`.
+    Array,
+    /// `{…}`.
+    Object,
+}
+
+/// A checked value: its kind and its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Value<'a> {
+    /// What it is.
+    pub kind: Kind,
+    /// From its first byte to its last, quotes and brackets included.
+    pub text: &'a [u8],
+}
+
+/// A checked string: the bytes between its quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text<'a> {
+    /// As written, escapes and all. Valid UTF-8.
+    pub raw: &'a [u8],
+    /// Whether there are escapes.
+    pub escaped: bool,
+}
+
+impl<'a> Text<'a> {
+    /// Appends the string itself to `out`.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        match self.escaped {
+            false => out.extend_from_slice(self.raw),
+            true => unescape(self.raw, out),
+        }
+    }
+
+    /// The string itself, borrowed if it has no escapes.
+    pub fn bytes(&self) -> Cow<'a, [u8]> {
+        if !self.escaped {
+            return Cow::Borrowed(self.raw);
+        }
+        let mut out = Vec::with_capacity(self.raw.len());
+        unescape(self.raw, &mut out);
+        Cow::Owned(out)
+    }
+
+    /// Whether the string is `other`.
+    pub fn is(&self, other: &[u8]) -> bool {
+        match self.escaped {
+            false => self.raw == other,
+            true => *self.bytes() == *other,
+        }
+    }
+}
+
+/// A walk over one document.
+#[derive(Clone, Debug)]
+pub struct Scanner<'a> {
+    text: &'a [u8],
+    at: usize,
+    /// Whether a byte below 0x20 occurs anywhere: only then strings need a look for them.
+    controls: bool,
+    depth: u32,
+}
+
+impl<'a> Scanner<'a> {
+    /// Begins at the start of `text`.
+    ///
+    /// # Errors
+    /// If it is not UTF-8.
+    pub fn new(text: &'a [u8]) -> Result<Scanner<'a>> {
+        if let Err(e) = std::str::from_utf8(text) {
+            let (at, reason) = (e.valid_up_to(), "not UTF-8");
+            return Err(Fault { at, reason });
+        }
+        Ok(Scanner {
+            text,
+            at: 0,
+            // A fold without an early exit, which compiles to vector code.
+            controls: text.iter().fold(u8::MAX, |m, b| m.min(*b)) < 0x20,
+            depth: 0,
+        })
+    }
+
+    /// The byte at which the walk stands.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The kind of the next value, which is not taken.
+    ///
+    /// # Errors
+    /// If no value can begin here.
+    pub fn peek(&mut self) -> Result<Kind> {
+        match self.next_byte() {
+            Some(b'"') => Ok(Kind::String),
+            Some(b'{') => Ok(Kind::Object),
+            Some(b'[') => Ok(Kind::Array),
+            Some(b'-' | b'0'..=b'9') => Ok(Kind::Number),
+            Some(b't' | b'f') => Ok(Kind::Bool),
+            Some(b'n') => Ok(Kind::Null),
+            Some(_) => self.fault("not JSON"),
+            None => self.fault("the JSON text ends too early"),
+        }
+    }
+
+    /// Takes the next value, whatever it is.
+    ///
+    /// # Errors
+    /// If it is not JSON.
+    pub fn value(&mut self) -> Result<Value<'a>> {
+        let kind = self.peek()?;
+        let start = self.at;
+        match kind {
+            Kind::String => drop(self.string()?),
+            Kind::Number => self.number()?,
+            Kind::Bool if self.text.get(start) == Some(&b't') => self.literal(b"true")?,
+            Kind::Bool => self.literal(b"false")?,
+            Kind::Null => self.literal(b"null")?,
+            Kind::Array => {
+                let mut first = true;
+                self.open()?;
+                while self.item(&mut first)? {
+                    self.value()?;
+                }
+            }
+            Kind::Object => {
+                let mut first = true;
+                self.open()?;
+                while self.name(&mut first)?.is_some() {
+                    self.value()?;
+                }
+            }
+        }
+        let text = self.slice(start..self.at);
+        Ok(Value { kind, text })
+    }
+
+    /// Takes a string.
+    ///
+    /// # Errors
+    /// If none is here, or it is malformed.
+    pub fn string(&mut self) -> Result<Text<'a>> {
+        if self.next_byte() != Some(b'"') {
+            return self.fault("a string is needed here");
+        }
+        self.at += 1;
+        let start = self.at;
+        let mut escaped = false;
+        loop {
+            let rest = self.text.get(self.at..).unwrap_or_default();
+            let Some(n) = memchr2(b'"', b'\\', rest) else {
+                self.at = self.text.len();
+                return self.fault("a string is not closed");
+            };
+            self.at += n;
+            if self.text.get(self.at) == Some(&b'"') {
+                break;
+            }
+            escaped = true;
+            self.escape()?;
+        }
+        let raw = self.slice(start..self.at);
+        self.at += 1;
+        if self.controls
+            && let Some(n) = raw.iter().position(|b| *b < 0x20)
+        {
+            self.at = start + n;
+            return self.fault("a control byte in a string");
+        }
+        Ok(Text { raw, escaped })
+    }
+
+    /// Steps into the array or object that [`Scanner::peek`] has just seen.
+    ///
+    /// # Errors
+    /// If it is nested too deep.
+    pub fn open(&mut self) -> Result<()> {
+        if self.depth == DEPTH_MAX {
+            return self.fault("nested too deep");
+        }
+        self.depth += 1;
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Steps to the next item of an array: `true` if there is one, `false` once past the bracket.
+    /// `first` is true before the first call.
+    ///
+    /// # Errors
+    /// If neither follows.
+    pub fn item(&mut self, first: &mut bool) -> Result<bool> {
+        self.step(b']', first)
+    }
+
+    /// Steps to the next member of an object and takes its name and colon: `None` once past the
+    /// brace. `first` is true before the first call.
+    ///
+    /// # Errors
+    /// If neither follows.
+    pub fn name(&mut self, first: &mut bool) -> Result<Option<Text<'a>>> {
+        if !self.step(b'}', first)? {
+            return Ok(None);
+        }
+        let name = self.string()?;
+        if self.next_byte() != Some(b':') {
+            return self.fault("a colon is needed here");
+        }
+        self.at += 1;
+        Ok(Some(name))
+    }
+
+    /// Checks that only white space is left.
+    ///
+    /// # Errors
+    /// If anything else is.
+    pub fn end(&mut self) -> Result<()> {
+        match self.next_byte() {
+            None => Ok(()),
+            Some(_) => self.fault("more text after the JSON value"),
+        }
+    }
+
+    fn step(&mut self, close: u8, first: &mut bool) -> Result<bool> {
+        let was_first = std::mem::replace(first, false);
+        match self.next_byte() {
+            Some(b) if b == close => {
+                self.at += 1;
+                self.depth = self.depth.saturating_sub(1);
+                Ok(false)
+            }
+            Some(b',') if !was_first => {
+                self.at += 1;
+                // What follows must be an item, not the bracket.
+                match self.next_byte() {
+                    Some(b) if b == close => self.fault("a comma before the end"),
+                    _ => Ok(true),
+                }
+            }
+            Some(_) if was_first => Ok(true),
+            Some(_) => self.fault("a comma or the end is needed here"),
+            None => self.fault("the JSON text ends too early"),
+        }
+    }
+
+    /// Skips white space and looks at the byte after it.
+    fn next_byte(&mut self) -> Option<u8> {
+        loop {
+            match self.text.get(self.at) {
+                Some(b' ' | b'\t' | b'\r' | b'\n') => self.at += 1,
+                other => return other.copied(),
+            }
+        }
+    }
+
+    /// Steps over the escape at whose backslash the walk stands.
+    fn escape(&mut self) -> Result<()> {
+        let bad = Err(Fault {
+            at: self.at,
+            reason: "no such escape in a string",
+        });
+        match self.text.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 2;
+                return Ok(());
+            }
+            Some(b'u') => {}
+            _ => return bad,
+        }
+        match hex4(self.text, self.at + 2) {
+            Some(0xd800..=0xdbff) => match low_surrogate(self.text, self.at + 6) {
+                Some(_) => self.at += 12,
+                None => return bad,
+            },
+            Some(0xdc00..=0xdfff) | None => return bad,
+            Some(_) => self.at += 6,
+        }
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<()> {
+        if self.text.get(self.at) == Some(&b'-') {
+            self.at += 1;
+        }
+        match self.text.get(self.at) {
+            Some(b'0') => self.at += 1,
+            _ => self.digits()?,
+        }
+        if self.text.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.text.get(self.at) {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.text.get(self.at) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<()> {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        match rest.iter().take_while(|b| b.is_ascii_digit()).count() {
+            0 => self.fault("a digit is needed here"),
+            n => {
+                self.at += n;
+                Ok(())
+            }
+        }
+    }
+
+    fn literal(&mut self, word: &[u8]) -> Result<()> {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        if !rest.starts_with(word) {
+            return self.fault("not JSON");
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn slice(&self, range: Range<usize>) -> &'a [u8] {
+        self.text.get(range).unwrap_or_default()
+    }
+
+    fn fault<T>(&self, reason: &'static str) -> Result<T> {
+        let at = self.at;
+        Err(Fault { at, reason })
+    }
+}
+
+/// Four hexadecimal digits at `at`.
+fn hex4(text: &[u8], at: usize) -> Option<u32> {
+    let digits = text.get(at..at.checked_add(4)?)?;
+    digits
+        .iter()
+        .try_fold(0, |n, d| Some(n << 4 | char::from(*d).to_digit(16)?))
+}
+
+/// The low surrogate whose escape begins at `at`.
+fn low_surrogate(text: &[u8], at: usize) -> Option<u32> {
+    match text.get(at..at.checked_add(2)?)? {
+        b"\\u" => hex4(text, at + 2).filter(|c| (0xdc00..=0xdfff).contains(c)),
+        _ => None,
+    }
+}
+
+/// Appends a checked raw string with its escapes resolved.
+fn unescape(raw: &[u8], out: &mut Vec<u8>) {
+    let mut rest = raw;
+    while let Some(n) = memchr::memchr(b'\\', rest) {
+        out.extend_from_slice(rest.get(..n).unwrap_or_default());
+        let mut used = 2;
+        let plain = match rest.get(n + 1).copied().unwrap_or_default() {
+            b'b' => 0x08,
+            b'f' => 0x0c,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'u' => {
+                let (c, len) = code_point(rest, n);
+                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                used = len;
+                0
+            }
+            other => other,
+        };
+        if used == 2 {
+            out.push(plain);
+        }
+        rest = rest.get(n + used..).unwrap_or_default();
+    }
+    out.extend_from_slice(rest);
+}
+
+/// The character of the `\u` escape at `at`, and how many bytes it takes (6, or 12 for a pair).
+fn code_point(text: &[u8], at: usize) -> (char, usize) {
+    let high = hex4(text, at + 2).unwrap_or_default();
+    match (high, low_surrogate(text, at + 6)) {
+        (0xd800..=0xdbff, Some(low)) => {
+            let c = 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
+            (char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER), 12)
+        }
+        _ => (
+            char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER),
+            6,
+        ),
+    }
+}
+
+/// Checks that `text` is one JSON value and nothing else.
+///
+/// # Errors
+/// Says where it is not.
+pub fn check(text: &[u8]) -> Result<Value<'_>> {
+    let mut scanner = Scanner::new(text)?;
+    let value = scanner.value()?;
+    scanner.end()?;
+    Ok(value)
+}
+
+/// Appends the checked value `text` without the white space between its tokens.
+pub fn compact(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
+    while let Some(quote) = memchr::memchr(b'"', rest) {
+        let (outside, inside) = rest.split_at(quote);
+        append_dense(outside, out);
+        let n = string_length(inside);
+        let (string, after) = inside.split_at(n.min(inside.len()));
+        out.extend_from_slice(string);
+        rest = after;
+    }
+    append_dense(rest, out);
+}
+
+/// Length of the string that `text` begins with, both quotes included.
+fn string_length(text: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(n) = text.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        at += n + 1;
+        match text.get(at - 1) {
+            Some(b'"') => return at,
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+fn append_dense(text: &[u8], out: &mut Vec<u8>) {
+    let blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n');
+    match text.iter().any(blank) {
+        false => out.extend_from_slice(text),
+        true => out.extend(text.iter().filter(|b| !blank(b))),
+    }
+}
+
+/// A JSON pointer (RFC 6901): the tokens between its slashes, unescaped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pointer(Vec<Vec<u8>>);
+
+impl Pointer {
+    /// Reads a pointer: empty for the whole document, else beginning with `/`; `~0` is `~` and `~1`
+    /// is `/`. `None` if it is malformed.
+    pub fn parse(text: &str) -> Option<Pointer> {
+        if text.is_empty() {
+            return Some(Pointer(Vec::new()));
+        }
+        let tokens = text.strip_prefix('/')?.split('/');
+        tokens
+            .map(pointer_token)
+            .collect::<Option<_>>()
+            .map(Pointer)
+    }
+
+    /// Finds the value it points to. The whole document is checked.
+    ///
+    /// # Errors
+    /// If the document is not JSON.
+    pub fn find<'a>(&self, document: &'a [u8]) -> Result<Option<Value<'a>>> {
+        let mut scanner = Scanner::new(document)?;
+        let found = descend(&mut scanner, &self.0)?;
+        scanner.end()?;
+        Ok(found)
+    }
+}
+
+fn pointer_token(token: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(token.len());
+    let mut bytes = token.bytes();
+    while let Some(b) = bytes.next() {
+        out.push(match b {
+            b'~' => match bytes.next()? {
+                b'0' => b'~',
+                b'1' => b'/',
+                _ => return None,
+            },
+            _ => b,
+        });
+    }
+    Some(out)
+}
+
+fn descend<'a>(scanner: &mut Scanner<'a>, tokens: &[Vec<u8>]) -> Result<Option<Value<'a>>> {
+    let Some((token, deeper)) = tokens.split_first() else {
+        return scanner.value().map(Some);
+    };
+    let mut found = None;
+    let mut first = true;
+    match scanner.peek()? {
+        Kind::Object => {
+            scanner.open()?;
+            while let Some(name) = scanner.name(&mut first)? {
+                match name.is(token) {
+                    true => found = descend(scanner, deeper)?,
+                    false => drop(scanner.value()?),
+                }
+            }
+        }
+        Kind::Array => {
+            let wanted = array_index(token);
+            let mut index = 0usize;
+            scanner.open()?;
+            while scanner.item(&mut first)? {
+                match wanted == Some(index) {
+                    true => found = descend(scanner, deeper)?,
+                    false => drop(scanner.value()?),
+                }
+                index += 1;
+            }
+        }
+        _ => drop(scanner.value()?),
+    }
+    Ok(found)
+}
+
+/// The array index a token is: digits without a leading zero.
+fn array_index(token: &[u8]) -> Option<usize> {
+    match token {
+        [b'0', _, ..] | [] => None,
+        _ if token.iter().all(u8::is_ascii_digit) => std::str::from_utf8(token).ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+impl<'a> Value<'a> {
+    /// The value as the bytes of a field: a string itself, a number or a bool as written, an array
+    /// or object as compact JSON; null is no value.
+    pub fn field(&self) -> Option<Cow<'a, [u8]>> {
+        match self.kind {
+            Kind::Null => None,
+            Kind::Bool | Kind::Number => Some(Cow::Borrowed(self.text)),
+            Kind::String => {
+                let raw = self.text.get(1..self.text.len() - 1)?;
+                let escaped = memchr::memchr(b'\\', raw).is_some();
+                Some(Text { raw, escaped }.bytes())
+            }
+            Kind::Array | Kind::Object => {
+                let mut out = Vec::with_capacity(self.text.len());
+                compact(self.text, &mut out);
+                Some(Cow::Owned(out))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Text that is JSON, or nearly so.
+    pub(crate) fn nearly_json() -> impl Strategy<Value = Vec<u8>> {
+        let token = prop::sample::select(vec![
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "null",
+            "true",
+            "false",
+            "0",
+            "-1",
+            "1.5e3",
+            "01",
+            "1.",
+            "\"\"",
+            "\"a\"",
+            "\"a\\n\"",
+            "\"\\u00e9\"",
+            "\"\\ud83d\\ude00\"",
+            "\"\\ud800\"",
+            "\"\\x\"",
+            "\"\u{1}\"",
+            "\"é\"",
+            " ",
+            "\t",
+            "\n",
+            "\"",
+            "\\",
+            "nul",
+            "\"b\":",
+            "{\"a\":1}",
+            "[1,2]",
+            "{\"a\":[",
+            "\u{7f}",
+        ]);
+        let text = prop::collection::vec(token, 0..12).prop_map(|t| t.concat().into_bytes());
+        prop_oneof![
+            8 => text,
+            4 => tree().prop_map(|v| v.to_string().into_bytes()),
+            4 => tree().prop_map(|v| serde_json::to_vec_pretty(&v).unwrap()),
+            1 => prop::collection::vec(any::<u8>(), 0..24),
+        ]
+    }
+
+    fn tree() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            ".{0,6}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+                prop::collection::vec(("[ab/~0-2]{0,2}", inner), 0..4)
+                    .prop_map(|m| serde_json::Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn accepts_exactly_what_serde_json_accepts(text in nearly_json()) {
+            let ours = check(&text);
+            let twin = serde_json::from_slice::<serde_json::Value>(&text);
+            prop_assert_eq!(ours.is_ok(), twin.is_ok(), "{:?} {:?}", ours, twin);
+            if let (Ok(ours), Ok(twin)) = (ours, twin) {
+                let mut dense = Vec::new();
+                compact(ours.text, &mut dense);
+                let again: serde_json::Value = serde_json::from_slice(&dense).unwrap();
+                prop_assert_eq!(&again, &twin);
+                if let Some(s) = twin.as_str() {
+                    prop_assert_eq!(ours.field().unwrap(), s.as_bytes());
+                }
+            }
+        }
+
+        #[test]
+        fn pointer_finds_what_serde_json_finds(
+            doc in tree(),
+            pointer in "(/([ab]|~0|~1|0|1|00|-|)){0,3}",
+        ) {
+            let text = serde_json::to_vec_pretty(&doc).unwrap();
+            let ours = Pointer::parse(&pointer).unwrap().find(&text).unwrap();
+            let ours = ours.map(|v| serde_json::from_slice::<serde_json::Value>(v.text).unwrap());
+            prop_assert_eq!(ours.as_ref(), doc.pointer(&pointer));
+        }
+    }
+
+    #[test]
+    fn faults_name_the_byte() {
+        let fault = |t: &[u8]| check(t).map_err(|f| (f.at, f.reason)).unwrap_err();
+        assert_eq!(fault(b"{\"a\":x}"), (5, "not JSON"));
+        assert_eq!(fault(b"{\"a\":1"), (6, "the JSON text ends too early"));
+        assert_eq!(fault(b"[1 2]"), (3, "a comma or the end is needed here"));
+        assert_eq!(fault(b"[1,]"), (3, "a comma before the end"));
+        assert_eq!(fault(b"{\"a\" 1}"), (5, "a colon is needed here"));
+        assert_eq!(fault(b"\"a\\x\""), (2, "no such escape in a string"));
+        assert_eq!(fault(b"\"a\nb\""), (2, "a control byte in a string"));
+        assert_eq!(fault(b"\"a"), (2, "a string is not closed"));
+        assert_eq!(fault(b"1 2"), (2, "more text after the JSON value"));
+        assert_eq!(fault(b"\"\xff\""), (1, "not UTF-8"));
+        assert_eq!(fault(b"-"), (1, "a digit is needed here"));
+    }
+
+    #[test]
+    fn nesting_is_bounded_as_in_serde_json() {
+        for n in [126, 127, 128, 100_000] {
+            let text = [vec![b'['; n], vec![b']'; n]].concat();
+            let twin = serde_json::from_slice::<serde_json::Value>(&text).is_ok();
+            assert_eq!(check(&text).is_ok(), twin, "{n}");
+        }
+    }
+
+    #[test]
+    fn repeated_names_give_the_last() {
+        let p = Pointer::parse("/a/b").unwrap();
+        let found = p.find(br#"{"a":{"b":1},"a":{"b":2}}"#).unwrap().unwrap();
+        assert_eq!(found.text, b"2");
+        assert_eq!(p.find(br#"{"a":{"b":1},"a":5}"#).unwrap(), None);
+    }
+}

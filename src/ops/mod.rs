@@ -1,0 +1,11 @@
+//! Whole-log work: what each command does, as functions that return plain values.
+//!
+//! Nothing here knows of terminals, clap, colour or exit codes.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`words`] | the words of the command line: POS, RANGE, TIME, DURATION, SIZE, FIELD, LOG |
+//! | [`json`] | a strict JSON scanner that builds no tree |
+
+pub mod json;
+pub mod words;
