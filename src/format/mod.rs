@@ -25,17 +25,18 @@ pub mod batch;
 pub mod builder;
 pub mod checkpoint;
 pub mod codec;
+pub mod control;
 pub mod crc32c;
 pub mod frame;
 pub mod ids;
 pub mod index;
+pub mod internal;
 mod legacy;
 pub mod names;
 pub mod partitioner;
 pub mod record;
 pub mod snapshot;
 pub mod varint;
-#[allow(dead_code)]
 mod wire;
 
 pub use ids::{Offset, Position, TimestampMs};

@@ -73,11 +73,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<ProducerEntry>, Defect> {
         let reason = format!("snapshot CRC-32C is {stored:08x}, computed {computed:08x}");
         return Err(Defect::new(CRC_AT, reason));
     }
-    let count = r.count(ENTRY_BYTES)?;
-    let mut entries = Vec::with_capacity(count);
-    for _ in 0..count {
-        entries.push(decode_entry(&mut r)?);
-    }
+    let entries = r.array_of(ENTRY_BYTES, decode_entry)?;
     r.end()?;
     distinct(&entries)?;
     Ok(entries)

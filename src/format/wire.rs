@@ -5,9 +5,9 @@
 //! not fit is a [`Defect`] at the byte where it should have begun. Nothing is copied. Leaves what
 //! the fields mean to its callers.
 //!
-//! Strings and byte strings come in two dressings: *plain* (int16 or int32 length, -1 is null) and
-//! *compact* (unsigned varint of length + 1, 0 is null), the latter in "flexible" message versions,
-//! which also end each structure with tagged fields.
+//! Messages come in two dressings. *Plain*: int16 or int32 lengths and counts, -1 is null.
+//! *Flexible*: unsigned varints of length + 1, 0 is null, and tagged fields at the end of each
+//! structure. The reader knows which ([`Reader::flexible`]), so that a decoder is written once.
 
 use super::Defect;
 
@@ -16,16 +16,22 @@ use super::Defect;
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    flexible: bool,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { bytes, at: 0 }
+        Reader {
+            bytes,
+            at: 0,
+            flexible: false,
+        }
     }
 
-    /// Byte of the next field.
-    pub fn at(&self) -> usize {
-        self.at
+    /// Reads what follows in the flexible dressing, or not.
+    pub fn flexible(mut self, flexible: bool) -> Reader<'a> {
+        self.flexible = flexible;
+        self
     }
 
     /// Bytes not read yet.
@@ -64,10 +70,6 @@ impl<'a> Reader<'a> {
         Ok(i16::from_be_bytes(self.array()?))
     }
 
-    pub fn u16(&mut self) -> Result<u16, Defect> {
-        Ok(u16::from_be_bytes(self.array()?))
-    }
-
     pub fn i32(&mut self) -> Result<i32, Defect> {
         Ok(i32::from_be_bytes(self.array()?))
     }
@@ -95,61 +97,80 @@ impl<'a> Reader<'a> {
         Err(Defect::new(start, "unsigned varint of more than 5 bytes"))
     }
 
-    /// A byte string behind an int32 length; -1 is null.
+    /// A byte string or null.
     pub fn nullable_bytes(&mut self) -> Result<Option<&'a [u8]>, Defect> {
         let start = self.at;
-        let len = self.i32()?;
-        self.sized(start, i64::from(len))
+        let len = match self.flexible {
+            true => i64::from(self.uvarint()?) - 1,
+            false => i64::from(self.i32()?),
+        };
+        self.sized(start, len)
     }
 
-    /// A string behind an int16 length; -1 is null.
+    /// A byte string; null is taken as empty.
+    pub fn bytes(&mut self) -> Result<&'a [u8], Defect> {
+        Ok(self.nullable_bytes()?.unwrap_or_default())
+    }
+
+    /// A string or null. Bytes that are not UTF-8 become U+FFFD, as in Kafka's own readers.
     pub fn nullable_string(&mut self) -> Result<Option<String>, Defect> {
         let start = self.at;
-        let len = self.i16()?;
-        Ok(self.sized(start, i64::from(len))?.map(text))
+        let len = match self.flexible {
+            true => i64::from(self.uvarint()?) - 1,
+            false => i64::from(self.i16()?),
+        };
+        let bytes = self.sized(start, len)?;
+        Ok(bytes.map(|b| String::from_utf8_lossy(b).into_owned()))
     }
 
-    /// A string behind an int16 length that may not be null.
+    /// A string that may not be null.
     pub fn string(&mut self) -> Result<String, Defect> {
         let start = self.at;
-        self.nullable_string()?
-            .ok_or_else(|| Defect::new(start, "null where a string must be"))
+        let null = || Defect::new(start, "null where a string must be");
+        self.nullable_string()?.ok_or_else(null)
     }
 
-    /// A compact string that may not be null.
-    pub fn compact_string(&mut self) -> Result<String, Defect> {
+    /// The elements of an array (null is taken as none), each of at least `least` bytes: a count
+    /// that the bytes left cannot hold is a defect before anything is sized by it.
+    pub fn array_of<T>(
+        &mut self,
+        least: usize,
+        mut element: impl FnMut(&mut Reader<'a>) -> Result<T, Defect>,
+    ) -> Result<Vec<T>, Defect> {
         let start = self.at;
-        let len = i64::from(self.uvarint()?) - 1;
-        match self.sized(start, len)? {
-            Some(s) => Ok(text(s)),
-            None => Err(Defect::new(start, "null where a string must be")),
+        let n = match self.flexible {
+            true => i64::from(self.uvarint()?) - 1,
+            false => i64::from(self.i32()?),
+        };
+        let count = self.fits(start, n, least)?;
+        let mut out = Vec::with_capacity(count);
+        for _ in 0..count {
+            out.push(element(self)?);
         }
+        Ok(out)
     }
 
-    /// Number of elements of an array behind an int32 count (-1 is null, taken as none), each of at
-    /// least `least` bytes: a count that the bytes left cannot hold is a defect.
-    pub fn count(&mut self, least: usize) -> Result<usize, Defect> {
-        let start = self.at;
-        let n = self.i32()?;
-        self.fits(start, i64::from(n), least)
-    }
-
-    /// The same behind an unsigned varint of count + 1.
-    pub fn compact_count(&mut self, least: usize) -> Result<usize, Defect> {
-        let start = self.at;
-        let n = i64::from(self.uvarint()?) - 1;
-        self.fits(start, n, least)
-    }
-
-    /// Skips the tagged fields at the end of a flexible structure.
-    pub fn tagged_fields(&mut self) -> Result<(), Defect> {
+    /// The end of a structure: in the flexible dressing its tagged fields, each given to `field`
+    /// with its tag.
+    pub fn tags(
+        &mut self,
+        mut field: impl FnMut(u32, Reader<'a>) -> Result<(), Defect>,
+    ) -> Result<(), Defect> {
+        if !self.flexible {
+            return Ok(());
+        }
         for _ in 0..self.uvarint()? {
-            self.uvarint()?;
-            let at = self.at;
-            let size = self.uvarint()?;
-            self.sized(at, i64::from(size))?;
+            let (tag, size) = (self.uvarint()?, self.uvarint()?);
+            let start = self.at;
+            let bytes = self.sized(start, i64::from(size))?.unwrap_or_default();
+            field(tag, Reader::new(bytes).flexible(true)).map_err(|d| d.shifted(start))?;
         }
         Ok(())
+    }
+
+    /// The same where no tagged field is known.
+    pub fn no_tags(&mut self) -> Result<(), Defect> {
+        self.tags(|_, _| Ok(()))
     }
 
     /// Nothing may be left.
@@ -180,11 +201,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Kafka's strings are UTF-8; other bytes become U+FFFD, as its own readers do.
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,8 +229,22 @@ mod tests {
     #[test]
     fn counts_are_bounded_by_the_bytes_left() {
         let mut r = Reader::new(&[0, 0, 0, 3, 1, 2, 3, 4, 5]);
-        assert_eq!(r.clone().count(1).unwrap(), 3);
-        assert!(r.count(2).is_err());
+        assert_eq!(r.clone().array_of(1, Reader::i8).unwrap(), [1, 2, 3]);
+        assert!(r.array_of(2, Reader::i8).is_err());
+    }
+
+    #[test]
+    fn flexible_structures_end_with_tagged_fields() {
+        let mut r = Reader::new(&[2, b'x', 0, 1, 7, 2, 0, 9, 5]).flexible(true);
+        assert_eq!(r.nullable_string().unwrap().as_deref(), Some("x"));
+        assert_eq!(r.nullable_string().unwrap(), None);
+        let mut seen = Vec::new();
+        r.tags(|tag, mut field| {
+            seen.push((tag, field.i16()?));
+            field.end()
+        })
+        .unwrap();
+        assert_eq!((seen, r.left()), (vec![(7, 9)], 1));
     }
 
     #[test]
