@@ -5,5 +5,6 @@
 mod corpus;
 pub mod error;
 pub mod format;
+pub mod log;
 pub mod ops;
 pub mod sys;

@@ -1,0 +1,106 @@
+//! Lock files in `.logd/`: flock(2), so a lock vanishes with its process, however that ends.
+//!
+//! A lock file is never unlinked and never renamed; should somebody have replaced it or the whole
+//! directory all the same, the lock that was taken protects nothing, so [`LockFile::acquire`] compares
+//! what it holds with what the path leads to, and gives it back if they differ. No lock is ever broken
+//! by age or pid.
+//!
+//! The holder writes a note for messages: `pid SPACE start-ms SPACE command`. It is a courtesy,
+//! written without a sync and never trusted.
+
+use std::io;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::{Dir, File, Host, Lock, Wait};
+
+/// Most bytes of a holder's note.
+const NOTE_BYTES_MAX: usize = 256;
+
+/// A lock file, open for as long as its process may want the lock.
+pub struct LockFile {
+    file: Box<dyn File>,
+    name: &'static str,
+}
+
+impl LockFile {
+    /// Opens `name` in the `.logd` directory, making it if it is absent. Takes no lock.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn open(logd_dir: &dyn Dir, name: &'static str) -> Result<LockFile> {
+        let file = logd_dir
+            .open_or_create(name)
+            .map_err(|e| Error::io(format!("cannot open {name}"), e).at_path(logd_dir.path()))?;
+        Ok(LockFile { file, name })
+    }
+
+    /// Takes the lock alone, waiting as told.
+    ///
+    /// Returns false if the file or its directory is no longer the one that was opened: the lock is
+    /// free again and the caller opens the log anew.
+    ///
+    /// # Errors
+    /// `Locked`, naming the holder, if the wait is over; else what the system answers.
+    pub fn acquire(&self, logd_dir: &dyn Dir, wait: Wait) -> Result<bool> {
+        let io = |e| Error::io(format!("cannot lock {}", self.name), e).at_path(logd_dir.path());
+        if !self.file.lock(Lock::Exclusive, wait).map_err(io)? {
+            return Err(self.refusal(logd_dir));
+        }
+        let current = self.is_current(logd_dir).map_err(io)?;
+        if !current {
+            self.file.unlock().map_err(io)?;
+        }
+        Ok(current)
+    }
+
+    /// Frees the lock.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn release(&self) -> io::Result<()> {
+        self.file.unlock()
+    }
+
+    fn is_current(&self, logd_dir: &dyn Dir) -> io::Result<bool> {
+        let held = self.file.meta()?.id;
+        Ok(logd_dir.stat(self.name)?.is_some_and(|m| m.id == held) && logd_dir.is_current()?)
+    }
+
+    /// Writes the holder's note; errors do not matter.
+    pub fn write_note(&self, host: &dyn Host, command: &str) {
+        let mut note = format!("{} {} {command}", host.pid(), host.wall_ms()).into_bytes();
+        note.truncate(NOTE_BYTES_MAX - 1);
+        note.push(b'\n');
+        // One write: a reader sees this note or, for an instant, the end of a longer one behind it.
+        let _ = self.file.write_all_at(&note, 0);
+    }
+
+    /// The holder's note up to the first line end; empty without one.
+    pub fn read_note(&self) -> String {
+        let mut bytes = [0; NOTE_BYTES_MAX];
+        let n = self.file.read_full_at(&mut bytes, 0).unwrap_or(0);
+        let text = String::from_utf8_lossy(bytes.get(..n).unwrap_or_default()).into_owned();
+        text.split(['\n', '\0'])
+            .next()
+            .unwrap_or_default()
+            .to_string()
+    }
+
+    /// Clears the note; errors do not matter.
+    pub fn clear_note(&self) {
+        let _ = self.file.write_all_at(b"\n", 0);
+    }
+
+    fn refusal(&self, logd_dir: &dyn Dir) -> Error {
+        let note = self.read_note();
+        let mut parts = note.splitn(3, ' ');
+        let holder = match (parts.next(), parts.next(), parts.next()) {
+            (Some(pid), Some(_), Some(command)) if !pid.is_empty() => {
+                format!("locked by '{command}' (pid {pid})")
+            }
+            _ => format!("{} is held by another process", self.name),
+        };
+        let log = logd_dir.path().parent().unwrap_or(logd_dir.path());
+        Error::new(ErrorKind::Locked, holder).at_path(log)
+    }
+}
