@@ -1,2 +1,13 @@
-//! The `logd` binary.
-fn main() {}
+//! The `logd` binary: runs the command and ends as it says.
+
+use logd::cli::{self, Exit};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let exit = cli::run(std::env::args_os());
+    if let Exit::Signal(signal) = exit {
+        // Ended by the signal itself, so that a shell sees 128+N and stops its script too.
+        let _ = signal_hook::low_level::emulate_default_handler(signal.into());
+    }
+    ExitCode::from(exit.code())
+}

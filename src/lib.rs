@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod corpus;
+pub mod cli;
 pub mod error;
 pub mod format;
 pub mod log;

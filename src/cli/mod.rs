@@ -1,0 +1,279 @@
+//! The command line: text in, text out, and nothing that the library below needs to know.
+//!
+//! Owns the table of commands and the way from arguments to an exit status. One file per command,
+//! each with `command()`, its clap definition (the one source of help, manual page and
+//! completions), and `run()`. Only the definition of the command asked for is built, and no thread
+//! is started, so that start-up costs microseconds.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`args`] | options that mean the same everywhere |
+//! | [`context`] | what a command is handed |
+//! | [`escape`] | text that cannot steer a terminal |
+//! | [`exit`] | exit statuses |
+//! | [`message`] | the one door to stderr |
+//! | [`stdio`] | stdout |
+
+use crate::error::{Error, ErrorKind, Result};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::ffi::OsString;
+
+pub mod args;
+pub mod context;
+pub mod escape;
+pub mod exit;
+mod help;
+pub mod message;
+pub mod stdio;
+mod usage;
+
+pub use context::{Context, When};
+pub use exit::{Exit, Outcome};
+pub use message::Messages;
+
+/// One line for `--version`.
+const VERSION: &str = concat!("logd ", env!("CARGO_PKG_VERSION"), "\n");
+
+/// The group a command is listed under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Job {
+    WriteAndRead,
+    Look,
+    LookAfter,
+    Move,
+    Process,
+    SetUp,
+}
+
+/// A command: its name, what it does in a few words, its definition, its work.
+struct Entry {
+    name: &'static str,
+    job: Job,
+    about: &'static str,
+    command: fn() -> Command,
+    run: fn(&mut Context, &ArgMatches) -> Result<Outcome>,
+}
+
+/// Every command, in the order in which help lists them.
+const COMMANDS: &[Entry] = &[Entry {
+    name: "help",
+    job: Job::SetUp,
+    about: "explain a command or a topic",
+    command: help::command,
+    run: help::run,
+}];
+
+fn entry(name: &str) -> Option<&'static Entry> {
+    COMMANDS.iter().find(|e| e.name == name)
+}
+
+/// The full definition of a command: what its file says and what all share.
+fn definition(entry: &Entry) -> Command {
+    let help = Arg::new("help")
+        .short('h')
+        .long("help")
+        .action(ArgAction::Help)
+        .help("Print help");
+    let version = Arg::new("version")
+        .short('V')
+        .long("version")
+        .action(ArgAction::Version)
+        .hide_short_help(true)
+        .help("Print version");
+    (entry.command)()
+        .name(entry.name)
+        .bin_name(format!("logd {}", entry.name))
+        .about(entry.about)
+        .version(env!("CARGO_PKG_VERSION"))
+        .no_binary_name(true)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .args_override_self(true)
+        .args(args::everywhere())
+        .arg(help)
+        .arg(version)
+}
+
+/// Runs `logd` with the words of the command line, the program's name first. Everything is written
+/// and flushed on return; nothing is left to do but to end with the status.
+pub fn run(mut words: impl Iterator<Item = OsString>) -> Exit {
+    words.next();
+    let first = words.next();
+    match first.as_deref().and_then(|f| f.to_str()) {
+        Some("-V" | "--version") => end(&mut Context::new(""), |ctx| {
+            ctx.stdout.put(VERSION.as_bytes()).map(|()| Outcome::Done)
+        }),
+        Some("-h" | "--help") => end(&mut Context::new("help"), help::overview),
+        Some(name) => match entry(name) {
+            Some(entry) => run_command(entry, words),
+            None => end(&mut Context::new(""), |_| Err(no_such_command(name))),
+        },
+        None => end(&mut Context::new(""), |_| {
+            let what = if first.is_some() {
+                "the command is not UTF-8"
+            } else {
+                "no command given"
+            };
+            Err(Error::usage(what).hint("logd help"))
+        }),
+    }
+}
+
+fn run_command(entry: &'static Entry, words: impl Iterator<Item = OsString>) -> Exit {
+    message::install_panic_hook(entry.name);
+    let mut ctx = Context::new(entry.name);
+    end(&mut ctx, |ctx| {
+        match definition(entry).try_get_matches_from(words) {
+            Ok(matches) => {
+                ctx.set(&matches)?;
+                (entry.run)(ctx, &matches)
+            }
+            Err(e) => match e.kind() {
+                clap::error::ErrorKind::DisplayHelp => help::show(ctx, e.render()),
+                clap::error::ErrorKind::DisplayVersion => {
+                    ctx.stdout.put(VERSION.as_bytes()).map(|()| Outcome::Done)
+                }
+                _ => Err(usage::error_of(entry.name, &e)),
+            },
+        }
+    })
+}
+
+/// Does the work, flushes what it wrote, tells what failed, and gives the status.
+fn end(ctx: &mut Context, work: impl FnOnce(&mut Context) -> Result<Outcome>) -> Exit {
+    let outcome = work(ctx);
+    // After a failure as well: what was written before it is good.
+    let flushed = match &outcome {
+        Err(e) if e.kind() == ErrorKind::ClosedPipe => Ok(()),
+        _ => ctx.stdout.flush_now(),
+    };
+    let exit = match outcome {
+        Ok(outcome) => outcome.into(),
+        Err(e) => {
+            ctx.fail(&e);
+            Exit::Done
+        }
+    };
+    if let Err(e) = flushed {
+        ctx.fail(&e);
+    }
+    exit.max(ctx.worst())
+}
+
+fn no_such_command(name: &str) -> Error {
+    let error = Error::usage(format!("{name}: no such command"));
+    if name.starts_with('-') {
+        return Error::usage(format!("{name}: options come after the command")).hint("logd help");
+    }
+    // clap's own measure of likeness, asked with nothing but names.
+    let names = COMMANDS.iter().map(|e| Command::new(e.name));
+    let asked = Command::new("logd").no_binary_name(true).subcommands(names);
+    let similar = asked.try_get_matches_from([name]).err().and_then(|e| {
+        match e.get(clap::error::ContextKind::SuggestedSubcommand) {
+            Some(clap::error::ContextValue::Strings(s)) => s.first().cloned(),
+            _ => None,
+        }
+    });
+    match similar {
+        Some(s) => error.hint(format!("logd {s}")),
+        None => error.hint("logd help"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_definition_is_sound() {
+        for e in COMMANDS {
+            definition(e).debug_assert();
+        }
+    }
+
+    fn refusal(entry: &Entry, words: &[&str]) -> String {
+        let words = words.iter().map(OsString::from);
+        let e = definition(entry).try_get_matches_from(words).unwrap_err();
+        let e = usage::error_of(entry.name, &e);
+        assert_eq!(e.kind(), ErrorKind::Usage);
+        format!("{e} | {}", e.hint_text().unwrap_or_default())
+    }
+
+    /// A command with one option of each sort.
+    const SAMPLE: Entry = Entry {
+        name: "sample",
+        job: Job::Look,
+        about: "test",
+        command: || {
+            Command::new("sample")
+                .arg(args::from_offset())
+                .arg(args::limit())
+                .arg(args::follow())
+                .args(args::format())
+                .arg(args::header("x"))
+                .arg(args::reverse().conflicts_with("follow"))
+                .arg(args::logs())
+        },
+        run: |_, _| Ok(Outcome::Done),
+    };
+
+    #[test]
+    fn wrong_usage_is_one_line_and_a_hint() {
+        let no = |w: &[&str]| refusal(&SAMPLE, w);
+        let help = "logd sample --help";
+        assert_eq!(
+            no(&["x", "--fromat", "json"]),
+            "--fromat: no such option | --format"
+        );
+        assert_eq!(
+            no(&["x", "--zzz"]),
+            format!("--zzz: no such option | {help}")
+        );
+        assert_eq!(no(&["x", "-y"]), format!("-y: no such option | {help}"));
+        assert_eq!(no(&[]), format!("LOG is missing | {help}"));
+        assert_eq!(
+            no(&["x", "--color", "allways"]),
+            "--color allways: not one of auto, always, never | --color always"
+        );
+        assert_eq!(
+            no(&["x", "-n"]),
+            "--limit: a value is missing | --limit <N>"
+        );
+        assert_eq!(
+            no(&["x", "-r", "-f"]),
+            format!("--reverse and --follow exclude each other | {help}")
+        );
+    }
+
+    #[test]
+    fn counts_are_decimal_digits() {
+        let n = |w| {
+            let m = definition(&SAMPLE).try_get_matches_from(["x", "-n", w]);
+            args::count(&m.unwrap(), "limit")
+        };
+        assert_eq!(n("0").unwrap(), Some(0));
+        for bad in ["7x", "+7", "", "18446744073709551616"] {
+            let e = n(bad).unwrap_err();
+            assert_eq!(e.to_string(), format!("--limit {bad}: not a number"));
+        }
+    }
+
+    #[test]
+    fn long_options_are_never_abbreviated() {
+        assert!(refusal(&SAMPLE, &["x", "--foll"]).starts_with("--foll: no such option"));
+    }
+
+    #[test]
+    fn options_and_operands_mix_and_the_last_of_two_options_counts() {
+        let words = [
+            "a", "-o", "-5", "b", "-F", "json", "-H", "x=1", "-F", "csv", "-H", "y=2", "-", "--",
+            "-z",
+        ];
+        let m = definition(&SAMPLE).try_get_matches_from(words).unwrap();
+        assert_eq!(args::os_all(&m, "log"), ["a", "b", "-", "-z"]);
+        assert_eq!(args::text(&m, "from-offset"), Some("-5"));
+        assert_eq!(args::text(&m, "format"), Some("csv"));
+        assert_eq!(args::os_all(&m, "header"), ["x=1", "y=2"]);
+        assert!(!args::flag(&m, "follow") && !args::flag(&m, "no-such"));
+    }
+}
