@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# kill -9 and power cuts against acknowledged records. Usage: crash_loops.sh [LOGD]
+#
+#   KILL_ROUNDS  rounds of SIGKILL to three appenders and two followers   (60; by hand 1000)
+#   CUT_ROUNDS   rounds with a power cut, on ext4 and on xfs each          (10; by hand 100)
+#   SEED         for the times and sizes                                   (now)
+#
+# The long form, before a release:  KILL_ROUNDS=1000 CUT_ROUNDS=100 tests/crash_loops.sh
+#
+# 1. kill: half of the rounds under --sync batch, half under never, which outlives a killed process.
+# 2. cut: --sync batch, on both filesystems.
+# 3. The counter-check: the same loop under --sync never must catch a loss, or it proves nothing.
+# Power cuts need root and loop devices; without them they are skipped, and it says so.
+set -uo pipefail
+repo=$(cd "$(dirname "$0")/.." && pwd)
+loop=$repo/tests/faults/crashloop.py
+logd=${1:-${CARGO_TARGET_DIR:-$repo/target}/release/logd}
+seed=(${SEED:+--seed "$SEED"})
+[ -x "$logd" ] || { echo "crash_loops: no $logd; cargo build --release first" >&2; exit 2; }
+scratch=$(mktemp -d) || exit 2
+trap 'rm -rf "$scratch"' EXIT
+failed=0
+
+# stage NAME ARGS...: one loop in a directory of its own; only its last lines are shown.
+stage() {
+  local name=$1 work=$scratch/$1; shift
+  mkdir -p "$work"
+  if python3 "$loop" "${seed[@]}" "$@" "$logd" "$work" >"$scratch/out" 2>&1; then
+    echo "crash_loops: $name: $(tail -n1 "$scratch/out") ($(grep -m1 seed "$scratch/out"))"
+  else
+    echo "crash_loops: $name: FAILED"; tail -n5 "$scratch/out"; failed=1
+  fi
+  rm -rf "$work" "$work".*
+}
+
+# Why this filesystem cannot be cut here, or nothing.
+obstacle() {
+  local probe=$scratch/probe
+  [ "$(id -u)" = 0 ] || { echo "not root"; return; }
+  command -v "mkfs.$1" >/dev/null || { echo "no mkfs.$1"; return; }
+  if unshare -m python3 "$repo/tests/faults/smallfs.py" mk "$probe" 400M "$1" 2>"$scratch/why"; then :
+  else tail -n1 "$scratch/why"; fi
+  rm -rf "$probe" "$probe".*
+}
+
+stage kill --rounds "${KILL_ROUNDS:-60}" --sync batch,never
+for fs in ext4 xfs; do
+  why=$(obstacle $fs)
+  [ -z "$why" ] || { echo "crash_loops: cut-$fs: SKIPPED: $why"; continue; }
+  stage "cut-$fs" --cut $fs --rounds "${CUT_ROUNDS:-10}" --sync batch
+  stage "cut-$fs-must-lose" --cut $fs --rounds 5 --sync never --expect-loss
+done
+exit $failed
