@@ -6,6 +6,8 @@
 //! |---|---|
 //! | [`words`] | the words of the command line: POS, RANGE, TIME, DURATION, SIZE, FIELD, LOG |
 //! | [`json`] | a strict JSON scanner that builds no tree |
+//! | [`output`] | records to bytes: every `-F` format
 
 pub mod json;
+pub mod output;
 pub mod words;

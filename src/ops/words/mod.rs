@@ -37,12 +37,16 @@ pub fn in_option(option: &str, error: Error) -> Error {
 }
 
 /// A usage error about `word`.
-fn bad(word: &str, what: impl std::fmt::Display) -> Error {
+pub(in crate::ops) fn bad(word: &str, what: impl std::fmt::Display) -> Error {
     Error::usage(format!("{word}: {what}"))
 }
 
 /// A usage error about `word` that says what to write `instead`.
-fn bad_try(word: &str, what: impl std::fmt::Display, instead: impl Into<String>) -> Error {
+pub(in crate::ops) fn bad_try(
+    word: &str,
+    what: impl std::fmt::Display,
+    instead: impl Into<String>,
+) -> Error {
     let instead = instead.into();
     let plain = |c: char| c.is_alphanumeric() || "-_./:@+%,=".contains(c);
     bad(word, what).hint(if instead.chars().all(plain) {
