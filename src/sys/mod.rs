@@ -36,6 +36,7 @@ pub mod map;
 pub mod pipe;
 pub mod real;
 pub mod signals;
+pub mod sim;
 #[cfg(test)]
 mod twins;
 pub mod watch;

@@ -26,8 +26,19 @@ fn real() -> Twin {
     }
 }
 
+fn sim() -> Twin {
+    let host = super::sim::SimHost::new();
+    let dir = host.open_dir("/".as_ref()).unwrap();
+    Twin {
+        name: "sim",
+        host: Box::new(host),
+        dir,
+        _keep: Box::new(()),
+    }
+}
+
 fn twins() -> Vec<Twin> {
-    vec![real()]
+    vec![real(), sim()]
 }
 
 #[test]
