@@ -8,4 +8,5 @@ pub mod error;
 pub mod format;
 pub mod log;
 pub mod ops;
+pub mod segment;
 pub mod sys;

@@ -10,9 +10,14 @@
 //! | [`files`] | names in `.logd/` |
 //! | [`state`] | small state files, written whole: temp, sync, rename, sync |
 //! | [`end`] | `.logd/end`: where appends go on (a hint), and the durable offset D (a promise) |
+//! | [`listing`] | the directory as an ordered list of segments; where the log starts |
 //! | [`lock`] | lock files: who holds them, and are they still the ones in the directory |
 
 pub mod end;
 pub mod files;
+pub mod listing;
 pub mod lock;
 pub mod state;
+#[cfg(test)]
+#[allow(dead_code)] // a vocabulary; not every test needs every word
+pub(crate) mod testing;

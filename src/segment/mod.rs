@@ -1,0 +1,7 @@
+//! One base offset on disk: its log file, its offset index, its time index.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`scan`] | the batches of one `.log`, front to back, checked; the next good one behind damage |
+
+pub mod scan;

@@ -1,0 +1,761 @@
+//! The entries of one `.log` file, front to back.
+//!
+//! Owns framing and checking while reading: [`Scanner`] yields whole batches whose checksum holds and
+//! whose offsets fit, [`HeaderWalk`] yields headers without reading what is behind them, and
+//! [`resync`] finds the next batch that proves itself behind damage. All three read a span of
+//! positions, from one entry's start up to a bound that the caller took from the file's length.
+//!
+//! Invariants:
+//!
+//! * Nothing is read beyond the bound, and an entry that crosses it is never yielded.
+//! * Memory is one window. It grows past [`READ_BYTES`] only for a batch that lies wholly below the
+//!   bound, so a length field alone never sizes an allocation.
+//! * A scan that ended, or found a bad entry, stands at that entry's position and may be asked again,
+//!   with fresh bytes, once the file has grown or was cut ([`Scanner::extend`]).
+//!
+//! What an end or a bad entry means (not yet written, torn, damaged) depends on what is known of the
+//! segment and is left to the caller, as is naming the file in an error.
+
+use crate::error::{Error, Result};
+use crate::format::batch::{Batch, BatchHeader};
+use crate::format::frame::{
+    BATCH_HEADER_BYTES, Frame, HEADER_UP_TO_MAGIC, frame, read_i32, read_i64,
+};
+use crate::format::{Defect, Limits, Offset, Position};
+use crate::sys::File;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Bytes of one read in a long scan: larger ones are not faster, and mapping the file is slower.
+pub const READ_BYTES: usize = 1 << 20;
+/// Bytes of the first read: most scans end within it, and a fresh window costs a page fault each 4 KiB.
+const READ_BYTES_FIRST: usize = 64 << 10;
+/// Bytes of one read of a header walk: many headers where batches are small, cheap where they are not.
+const WALK_BYTES: usize = 8 << 10;
+/// Bytes of a magic 0 entry without key and value, the smallest entry there is.
+const ENTRY_BYTES_MIN: usize = 26;
+
+/// What [`Scanner::next`] found.
+#[derive(Debug)]
+pub enum Scan<'a> {
+    /// A whole batch; the scanner stands behind it.
+    Batch(Batch<'a>, Position),
+    /// No further entry; the scanner stands at the end.
+    End(End),
+    /// Bytes that are no valid batch; the scanner stands before them.
+    Bad(Bad),
+}
+
+/// What [`HeaderWalk::next`] found.
+#[derive(Debug)]
+pub enum Walk {
+    /// The header of an entry that lies wholly below the bound. Its checksum was not looked at.
+    Header(BatchHeader, Position),
+    /// No further entry.
+    End(End),
+    /// Bytes that are no entry.
+    Bad(Bad),
+}
+
+/// Where the entries end, and what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Behind the last whole entry.
+    pub position: Position,
+    /// What follows.
+    pub tail: Tail,
+}
+
+/// What stands where an entry could begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// Nothing: the bound.
+    Clean,
+    /// A length of 0: preallocated, or zeros left by a crash. What comes after was not looked at
+    /// ([`is_zero`]).
+    Zeros,
+    /// The first bytes of an entry that runs past the bound.
+    Partial,
+}
+
+/// An entry that is not valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bad {
+    /// Where it begins.
+    pub position: Position,
+    /// Why, counted in bytes from there.
+    pub defect: Defect,
+}
+
+/// The stretch of a segment that is to be scanned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Base offset in the segment's name; no batch lies 2^31 offsets or more above it.
+    pub base: Offset,
+    /// Smallest offset that the first batch may begin at.
+    pub next: Offset,
+    /// Where the first entry begins.
+    pub from: Position,
+    /// Exclusive bound, at most the file's length.
+    pub end: Position,
+}
+
+impl Span {
+    /// A whole segment of `len` bytes.
+    pub fn whole(base: Offset, len: u64) -> Span {
+        Span {
+            base,
+            next: base,
+            from: Position(0),
+            end: Position(len),
+        }
+    }
+}
+
+/// Walks the batches of a span, checking each.
+pub struct Scanner {
+    file: Arc<dyn File>,
+    window: Window,
+    span: Span,
+    limits: Limits,
+}
+
+impl Scanner {
+    /// A scanner over `span` of `file`. Nothing is read yet.
+    pub fn new(file: Arc<dyn File>, span: Span, limits: Limits) -> Scanner {
+        let window = Window::new(READ_BYTES_FIRST, READ_BYTES);
+        Scanner {
+            file,
+            window,
+            span,
+            limits,
+        }
+    }
+
+    /// Goes on in another file, keeping the window's memory.
+    pub fn reopen(&mut self, file: Arc<dyn File>, span: Span) {
+        self.file = file;
+        self.span = span;
+        self.window.forget(span.from.0);
+    }
+
+    /// Sets the bound and makes the next call read afresh what is not yet yielded.
+    pub fn extend(&mut self, end: Position) {
+        self.span.end = end;
+        self.window.forget(self.span.from.0);
+    }
+
+    /// Goes on at another entry's start; the batch there must begin at `next` or above.
+    pub fn seek(&mut self, from: Position, next: Offset) {
+        self.span.from = from;
+        self.span.next = next;
+    }
+
+    /// Where the next entry begins.
+    pub fn position(&self) -> Position {
+        self.span.from
+    }
+
+    /// Smallest offset the next batch may begin at: behind the last batch yielded.
+    pub fn next_offset(&self) -> Offset {
+        self.span.next
+    }
+
+    /// The bound.
+    pub fn end(&self) -> Position {
+        self.span.end
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    /// The next batch, the end, or what is wrong.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    #[allow(clippy::should_implement_trait)] // it lends from the window
+    pub fn next(&mut self) -> Result<Scan<'_>> {
+        let position = self.span.from;
+        let size = match locate(&mut self.window, &*self.file, &self.span, &self.limits)? {
+            Place::Entry(size) => size,
+            Place::End(tail) => return Ok(Scan::End(End { position, tail })),
+            Place::Bad(defect) => return Ok(Scan::Bad(Bad { position, defect })),
+        };
+        let bytes = self
+            .window
+            .read(&*self.file, position.0, size, self.span.end.0)?;
+        let Some(bytes) = bytes.get(..size) else {
+            let tail = Tail::Partial; // the file was cut below the bound
+            return Ok(Scan::End(End { position, tail }));
+        };
+        let checked = Batch::check(bytes).and_then(|batch| {
+            check_order(batch.header(), &self.span)?;
+            Ok(batch)
+        });
+        match checked {
+            Ok(batch) => {
+                self.span.from = position + size as u64;
+                self.span.next = batch.header().last_offset.next();
+                Ok(Scan::Batch(batch, position))
+            }
+            Err(defect) => Ok(Scan::Bad(Bad { position, defect })),
+        }
+    }
+}
+
+/// Walks the headers of a span without reading bodies or checking checksums: for finding one's way,
+/// never for delivering.
+pub struct HeaderWalk {
+    file: Arc<dyn File>,
+    window: Window,
+    span: Span,
+    limits: Limits,
+}
+
+impl HeaderWalk {
+    /// A walk over `span` of `file`. Nothing is read yet.
+    pub fn new(file: Arc<dyn File>, span: Span, limits: Limits) -> HeaderWalk {
+        let window = Window::new(WALK_BYTES, WALK_BYTES);
+        HeaderWalk {
+            file,
+            window,
+            span,
+            limits,
+        }
+    }
+
+    /// Sets the bound and makes the next call read afresh what is not yet yielded.
+    pub fn extend(&mut self, end: Position) {
+        self.span.end = end;
+        self.window.forget(self.span.from.0);
+    }
+
+    /// Where the next entry begins.
+    pub fn position(&self) -> Position {
+        self.span.from
+    }
+
+    /// Smallest offset the next batch may begin at: behind the last one yielded.
+    pub fn next_offset(&self) -> Offset {
+        self.span.next
+    }
+
+    /// The next header, the end, or what is wrong.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    #[allow(clippy::should_implement_trait)] // fallible, and may go on after an end
+    pub fn next(&mut self) -> Result<Walk> {
+        let position = self.span.from;
+        let size = match locate(&mut self.window, &*self.file, &self.span, &self.limits)? {
+            Place::Entry(size) => size,
+            Place::End(tail) => return Ok(Walk::End(End { position, tail })),
+            Place::Bad(defect) => return Ok(Walk::Bad(Bad { position, defect })),
+        };
+        let need = size.min(BATCH_HEADER_BYTES);
+        let bytes = self
+            .window
+            .read(&*self.file, position.0, need, self.span.end.0)?;
+        let checked = BatchHeader::parse(bytes).and_then(|header| {
+            check_order(&header, &self.span)?;
+            Ok(header)
+        });
+        match checked {
+            Ok(header) => {
+                self.span.from = position + size as u64;
+                self.span.next = header.last_offset.next();
+                Ok(Walk::Header(header, position))
+            }
+            Err(defect) => Ok(Walk::Bad(Bad { position, defect })),
+        }
+    }
+
+    /// The bytes of the entry at `position`, for an entry small enough to be worth it (a marker);
+    /// `None` if it is larger than `size_max`.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn entry(
+        &mut self,
+        header: &BatchHeader,
+        position: Position,
+        size_max: usize,
+    ) -> Result<Option<&[u8]>> {
+        if header.size > size_max {
+            return Ok(None);
+        }
+        let bytes = self
+            .window
+            .read(&*self.file, position.0, header.size, self.span.end.0)?;
+        Ok(bytes.get(..header.size))
+    }
+}
+
+enum Place {
+    Entry(usize),
+    End(Tail),
+    Bad(Defect),
+}
+
+/// Frames the entry at the start of `span`.
+#[inline]
+fn locate(window: &mut Window, file: &dyn File, span: &Span, limits: &Limits) -> Result<Place> {
+    let left = span.end - span.from;
+    let bytes = window.read(file, span.from.0, HEADER_UP_TO_MAGIC, span.end.0)?;
+    if bytes.is_empty() {
+        return Ok(Place::End(Tail::Clean));
+    }
+    Ok(match frame(bytes, limits) {
+        Frame::Zero => Place::End(Tail::Zeros),
+        Frame::Entry(size) | Frame::NeedMore(size) if size as u64 <= left => Place::Entry(size),
+        Frame::Entry(_) | Frame::NeedMore(_) => {
+            match bytes.len() < HEADER_UP_TO_MAGIC && bytes.iter().all(|b| *b == 0) {
+                true => Place::End(Tail::Zeros),
+                false => Place::End(Tail::Partial),
+            }
+        }
+        Frame::Bad(defect) => Place::Bad(defect),
+    })
+}
+
+/// Checks that a batch's offsets follow what came before and fit the segment.
+fn check_order(header: &BatchHeader, span: &Span) -> std::result::Result<(), Defect> {
+    let (first, last) = (header.base_offset, header.last_offset);
+    if first < span.next {
+        let why = format!("base offset {first} where {} or more must be", span.next);
+        return Err(Defect::new(0, why));
+    }
+    if last < first || last == Offset::MAX {
+        let why = format!("last offset {last} of a batch from {first}");
+        return Err(Defect::new(0, why));
+    }
+    if last - span.base > i64::from(i32::MAX) {
+        let why = format!(
+            "offset {last} is 2^31 or more above the segment's base {}",
+            span.base
+        );
+        return Err(Defect::new(0, why));
+    }
+    Ok(())
+}
+
+/// The part of a file that is in memory.
+struct Window {
+    buf: Vec<u8>,
+    /// Position of `buf[0]` in the file.
+    start: u64,
+    /// Bytes of `buf` that hold the file's.
+    filled: usize,
+    /// Bytes of the next read; it grows from read to read.
+    read_bytes: usize,
+    read_bytes_max: usize,
+}
+
+impl Window {
+    fn new(read_bytes: usize, read_bytes_max: usize) -> Window {
+        Window {
+            buf: Vec::new(),
+            start: 0,
+            filled: 0,
+            read_bytes,
+            read_bytes_max,
+        }
+    }
+
+    /// Drops what it holds of position `from` and behind.
+    fn forget(&mut self, from: u64) {
+        let keep = from.saturating_sub(self.start);
+        self.filled = self.filled.min(usize::try_from(keep).unwrap_or(usize::MAX));
+    }
+
+    /// The bytes from `pos` on: `need` or more, or fewer if the file or the bound ends before.
+    #[inline]
+    fn read(&mut self, file: &dyn File, pos: u64, need: usize, end: u64) -> Result<&[u8]> {
+        let at = usize::try_from(pos.wrapping_sub(self.start)).unwrap_or(usize::MAX);
+        if self.filled.checked_sub(at).is_some_and(|have| have >= need) {
+            return Ok(self.buf.get(at..self.filled).unwrap_or_default());
+        }
+        self.fill(file, pos, need, end)?;
+        Ok(self.buf.get(..self.filled).unwrap_or_default())
+    }
+
+    /// Moves the window to `pos` and reads on until it holds `need` bytes.
+    fn fill(&mut self, file: &dyn File, pos: u64, need: usize, end: u64) -> Result<()> {
+        let at = usize::try_from(pos.wrapping_sub(self.start)).unwrap_or(usize::MAX);
+        if at < self.filled {
+            self.buf.copy_within(at..self.filled, 0);
+            self.filled -= at;
+        } else {
+            self.filled = 0;
+        }
+        self.start = pos;
+        let left = usize::try_from(end.saturating_sub(pos)).unwrap_or(usize::MAX);
+        let need = need.min(left);
+        let want = need.max(self.read_bytes).min(left);
+        self.read_bytes = (self.read_bytes * 4).min(self.read_bytes_max);
+        if self.buf.len() < want {
+            self.buf.resize(want, 0);
+        }
+        while self.filled < need {
+            let free = self.buf.get_mut(self.filled..want).unwrap_or_default();
+            let read = file.read_at(free, pos + self.filled as u64);
+            match read.map_err(|e| Error::io("cannot read", e).at_position(pos))? {
+                0 => break,
+                n => self.filled += n,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `file` holds only zeros from `from` up to `end` (or its end, if that comes first).
+///
+/// # Errors
+/// The file cannot be read.
+pub fn is_zero(file: &dyn File, from: Position, end: Position) -> Result<bool> {
+    let mut window = Window::new(READ_BYTES_FIRST, READ_BYTES_FIRST);
+    let mut pos = from.0;
+    while pos < end.0 {
+        let bytes = window.read(file, pos, 1, end.0)?;
+        if bytes.iter().any(|b| *b != 0) {
+            return Ok(false);
+        }
+        if bytes.is_empty() {
+            break;
+        }
+        pos += bytes.len() as u64;
+    }
+    Ok(true)
+}
+
+/// What [`resync`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resync {
+    /// A valid batch, with its base offset.
+    Found(Position, Offset),
+    /// There is none.
+    None,
+    /// So many bytes pretend to be batches that looking at each would take too long; from this
+    /// position on nothing is known.
+    GaveUp(Position),
+}
+
+/// Finds the next position, from `span.from` on, at which a valid batch stands whose base offset is
+/// `span.next` or more: a plausible header first, then the checksum.
+///
+/// Work is bounded by a few times the span, whatever the bytes: a file may be made of headers that
+/// each announce a large batch.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn resync(file: &dyn File, span: &Span, limits: &Limits) -> Result<Resync> {
+    let mut window = Window::new(READ_BYTES, READ_BYTES);
+    let mut candidate = Vec::new();
+    let mut budget = (span.end - span.from).saturating_mul(4) + READ_BYTES as u64;
+    let mut pos = span.from.0;
+    loop {
+        let bytes = window.read(file, pos, BATCH_HEADER_BYTES, span.end.0)?;
+        if bytes.len() < ENTRY_BYTES_MIN {
+            return Ok(Resync::None);
+        }
+        // Near the bound a smaller entry may still fit.
+        let last = match bytes.len() >= BATCH_HEADER_BYTES {
+            true => bytes.len() - BATCH_HEADER_BYTES,
+            false => bytes.len() - ENTRY_BYTES_MIN,
+        };
+        let plausible = |i: &usize| {
+            let left = span.end.0 - (pos + *i as u64);
+            plausible(bytes.get(*i..).unwrap_or_default(), span, left, limits)
+        };
+        let Some(i) = (0..=last).find(plausible) else {
+            pos += last as u64 + 1;
+            continue;
+        };
+        pos += i as u64;
+        let size = match frame(bytes.get(i..).unwrap_or_default(), limits) {
+            Frame::Entry(size) | Frame::NeedMore(size) => size,
+            Frame::Zero | Frame::Bad(_) => 0,
+        };
+        let Some(rest) = budget.checked_sub(size as u64) else {
+            return Ok(Resync::GaveUp(Position(pos)));
+        };
+        budget = rest;
+        if let Some(base) = prove(file, &mut candidate, pos, size, span)? {
+            return Ok(Resync::Found(Position(pos), base));
+        }
+        pos += 1;
+    }
+}
+
+/// Whether the fields of an entry's header could be right; `left` bytes are there for it.
+#[inline]
+fn plausible(bytes: &[u8], span: &Span, left: u64, limits: &Limits) -> bool {
+    // The offset first: hardly any eight bytes that are not one pass.
+    let offset = read_i64(bytes, 0).unwrap_or(-1);
+    if offset < span.next.0 || offset - span.base.0 > i64::from(i32::MAX) {
+        return false;
+    }
+    let size = match frame(bytes, limits) {
+        Frame::Entry(size) | Frame::NeedMore(size) => size,
+        Frame::Zero | Frame::Bad(_) => return false,
+    };
+    let magic = bytes
+        .get(HEADER_UP_TO_MAGIC - 1)
+        .copied()
+        .unwrap_or(u8::MAX);
+    let delta = if magic == 2 {
+        read_i32(bytes, 23).unwrap_or(-1)
+    } else {
+        0
+    };
+    magic <= 2 && delta >= 0 && size as u64 <= left
+}
+
+/// Reads the entry and checks it; its base offset if it is a valid batch.
+fn prove(
+    file: &dyn File,
+    buf: &mut Vec<u8>,
+    pos: u64,
+    size: usize,
+    span: &Span,
+) -> Result<Option<Offset>> {
+    buf.resize(size, 0);
+    let read = file.read_full_at(buf, pos);
+    let n = read.map_err(|e| Error::io("cannot read", e).at_position(pos))?;
+    let batch = Batch::check(buf.get(..n).unwrap_or_default());
+    let valid = batch.ok().filter(|b| check_order(b.header(), span).is_ok());
+    Ok(valid.map(|b| b.header().base_offset))
+}
+
+/// The offsets between the one expected and the one found next: what a damaged stretch has lost.
+pub fn lost(expected: Offset, found: Offset) -> Range<Offset> {
+    expected..found.max(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::testing::{Segment, TestLog};
+    use crate::sys::{Access, Host, RealHost};
+
+    fn open(log: &TestLog, base: i64) -> Arc<dyn File> {
+        let dir = RealHost.open_dir(&log.path()).unwrap();
+        Arc::from(dir.open(&format!("{base:020}.log"), Access::Read).unwrap())
+    }
+
+    fn scanner(log: &TestLog, base: i64) -> Scanner {
+        let file = open(log, base);
+        let span = Span::whole(Offset(base), file.len().unwrap());
+        Scanner::new(file, span, Limits::default())
+    }
+
+    /// Last offsets of the batches, and how the scan ended.
+    fn scan(s: &mut Scanner) -> (Vec<i64>, String) {
+        let mut last = Vec::new();
+        loop {
+            match s.next().unwrap() {
+                Scan::Batch(b, _) => last.push(b.header().last_offset.0),
+                Scan::End(e) => return (last, format!("{:?} at {}", e.tail, e.position)),
+                Scan::Bad(b) => return (last, format!("at {}: {}", b.position, b.defect)),
+            }
+        }
+    }
+
+    fn walk(s: &Scanner) -> (Vec<i64>, bool) {
+        let mut w = HeaderWalk::new(Arc::clone(&s.file), s.span, Limits::default());
+        let mut last = Vec::new();
+        loop {
+            match w.next().unwrap() {
+                Walk::Header(h, _) => last.push(h.last_offset.0),
+                Walk::End(e) => return (last, e.tail == Tail::Clean),
+                Walk::Bad(_) => return (last, false),
+            }
+        }
+    }
+
+    #[test]
+    fn batches_come_in_order_with_gaps_and_an_end() {
+        let log = TestLog::new("t-0");
+        let s = log
+            .segment(5)
+            .batch(5, "a b")
+            .gap_batch(9, 20, "c")
+            .batch(30, "d")
+            .write();
+        let mut scanner = scanner(&log, 5);
+        let (last, end) = scan(&mut scanner);
+        assert_eq!(
+            (last, end),
+            (vec![6, 20, 30], format!("Clean at {}", s.bytes.len()))
+        );
+        assert_eq!(scanner.next_offset(), Offset(31));
+    }
+
+    #[test]
+    fn every_prefix_yields_exactly_the_batches_that_ended_before_the_cut() {
+        let log = TestLog::new("t-0");
+        let whole = log
+            .segment(0)
+            .batch(0, "a b")
+            .batch(2, "c")
+            .batch(3, "d e f");
+        let ends: Vec<usize> = whole
+            .batches
+            .iter()
+            .map(|b| b.position as usize + b.size)
+            .collect();
+        for cut in 0..=whole.bytes.len() {
+            log.file("00000000000000000000.log", &whole.bytes[..cut]);
+            let mut s = scanner(&log, 0);
+            let headers = walk(&s);
+            let (last, end) = scan(&mut s);
+            let complete = ends.iter().filter(|e| **e <= cut).count();
+            assert_eq!(last, [1, 2, 5][..complete], "cut at {cut}");
+            let clean = cut == 0 || ends.contains(&cut);
+            let tail = if clean { "Clean" } else { "Partial" };
+            // The first bytes of an offset may be zeros, like those of a preallocated tail.
+            let zeros = end.starts_with("Zeros") && !clean;
+            assert!(end.starts_with(tail) || zeros, "cut at {cut}: {end}");
+            assert_eq!(headers, (last, clean), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn zeros_end_the_data() {
+        let log = TestLog::new("t-0");
+        for n in [1, 8, 12, 16, 17, 61, 5000] {
+            let s = log.segment(0).batch(0, "a").raw(&vec![0; n]).write();
+            let at = s.batches[0].size;
+            let (last, end) = scan(&mut scanner(&log, 0));
+            assert_eq!(
+                (last, end),
+                (vec![0], format!("Zeros at {at}")),
+                "{n} zeros"
+            );
+            let file = open(&log, 0);
+            let (from, end) = (Position(at as u64), Position(at as u64 + n as u64));
+            assert!(is_zero(&*file, from, end).unwrap());
+            assert!(!is_zero(&*file, Position(from.0 - 2), end).unwrap());
+        }
+    }
+
+    #[test]
+    fn damage_is_named_and_the_next_good_batch_found() {
+        let log = TestLog::new("t-0");
+        let make = |harm: &dyn Fn(Segment) -> Segment| {
+            harm(log.segment(0).batch(0, "a").batch(1, "b c").batch(3, "d")).write()
+        };
+        let flipped = make(&|s| s.flip(1, 64));
+        let mut s = scanner(&log, 0);
+        let (last, why) = scan(&mut s);
+        assert_eq!(last, [0]);
+        assert!(why.contains("batch CRC-32C is"), "{why}");
+        assert_eq!(s.position(), Position(flipped.batches[1].position));
+        let mut span = s.span;
+        span.from = span.from + 1;
+        let found = resync(&*s.file, &span, &Limits::default()).unwrap();
+        let third = Position(flipped.batches[2].position);
+        assert_eq!(found, Resync::Found(third, Offset(3)));
+        s.seek(third, Offset(3));
+        assert_eq!(scan(&mut s).0, [3]);
+
+        make(&|s| s.flip(2, 64));
+        assert_eq!(
+            resync(&*s.file, &span, &Limits::default()).unwrap(),
+            Resync::None
+        );
+    }
+
+    #[test]
+    fn offsets_that_go_back_are_bad() {
+        let log = TestLog::new("t-0");
+        log.segment(5).batch(5, "a b c").batch(7, "d").write();
+        let (last, why) = scan(&mut scanner(&log, 5));
+        assert_eq!(last, [7]);
+        assert!(
+            why.contains("base offset 7 where 8 or more must be"),
+            "{why}"
+        );
+        log.segment(5).batch(4, "a").write();
+        assert!(scan(&mut scanner(&log, 5)).0.is_empty());
+        log.segment(5)
+            .batch(5, "a")
+            .patch(0, 23, &(-1i32).to_be_bytes())
+            .write();
+        assert!(
+            scan(&mut scanner(&log, 5))
+                .1
+                .contains("last offset 4 of a batch from 5")
+        );
+        log.segment(5).batch(5 + (1 << 31), "a").write();
+        assert!(scan(&mut scanner(&log, 5)).1.contains("2^31 or more above"));
+    }
+
+    #[test]
+    fn a_scan_goes_on_where_it_ended_once_the_file_has_grown() {
+        let log = TestLog::new("t-0");
+        let whole = log.segment(0).batch(0, "a").batch(1, "b");
+        let first = whole.batches[0].size;
+        let name = "00000000000000000000.log";
+        let mut torn = whole.bytes.clone();
+        torn[first + 30..].fill(0);
+        log.file(name, &torn);
+        let mut s = scanner(&log, 0);
+        assert!(scan(&mut s).1.contains("CRC"));
+        std::fs::write(log.path().join(name), &whole.bytes).unwrap();
+        s.extend(Position(whole.bytes.len() as u64));
+        assert_eq!(scan(&mut s).0, [1]);
+    }
+
+    #[test]
+    fn batches_larger_than_the_window_are_read_whole() {
+        let log = TestLog::new("t-0");
+        let large = "x".repeat(3 * READ_BYTES);
+        log.segment(0)
+            .batch(0, "a")
+            .batch(1, &large)
+            .batch(2, "b")
+            .write();
+        let mut s = scanner(&log, 0);
+        assert_eq!(walk(&s).0, [0, 1, 2]);
+        assert_eq!(scan(&mut s).0, [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_huge_length_allocates_nothing() {
+        let log = TestLog::new("t-0");
+        let length = (100i32 << 20).to_be_bytes();
+        log.segment(0).batch(0, "a").patch(0, 8, &length).write();
+        let mut s = scanner(&log, 0);
+        assert!(scan(&mut s).1.starts_with("Partial at 0"));
+        assert!(s.window.buf.len() <= READ_BYTES);
+    }
+
+    #[test]
+    fn resync_gives_up_on_bytes_that_all_pretend() {
+        let log = TestLog::new("t-0");
+        // A header every 64 bytes, each announcing a batch of half a megabyte.
+        let mut head = vec![0u8; 64];
+        head[8..12].copy_from_slice(&(512i32 << 10).to_be_bytes());
+        head[16] = 2;
+        log.file("00000000000000000000.log", &head.repeat(32 << 10));
+        let s = scanner(&log, 0);
+        let found = resync(&*s.file, &s.span, &Limits::default()).unwrap();
+        assert!(matches!(found, Resync::GaveUp(_)), "{found:?}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_scan_to_an_end(bytes in proptest::collection::vec(0u8..4, 0..300), from in 0u64..20) {
+            let log = TestLog::new("t-0");
+            log.file("00000000000000000000.log", &bytes);
+            let mut s = scanner(&log, 0);
+            scan(&mut s);
+            walk(&s);
+            let span = Span { from: Position(from), ..s.span };
+            resync(&*s.file, &span, &Limits::default()).unwrap();
+        }
+    }
+}
