@@ -737,7 +737,7 @@ mod tests {
     fn resync_gives_up_on_bytes_that_all_pretend() {
         let log = TestLog::new("t-0");
         // A header every 64 bytes, each announcing a batch of half a megabyte.
-        let mut head = vec![0u8; 64];
+        let mut head = [0u8; 64];
         head[8..12].copy_from_slice(&(512i32 << 10).to_be_bytes());
         head[16] = 2;
         log.file("00000000000000000000.log", &head.repeat(32 << 10));
