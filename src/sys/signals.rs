@@ -145,6 +145,13 @@ fn mask_of(signal: libc::c_int) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::watch::{Wake, Watch};
+    use crate::sys::{File, Host, Lock, RealHost, Wait};
+    use nix::sys::signal::Signal;
+    use std::io::{BufRead, BufReader};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
 
     #[test]
     fn ignored_signals_are_seen() {
@@ -153,18 +160,180 @@ mod tests {
         assert_eq!(ignored_signals() & mask_of(libc::SIGSEGV), 0);
     }
 
-    // USR1 only: the stop signals would end the other tests. Those are tested on the binary.
     #[test]
     fn usr1_wakes_a_sleeper_and_is_reported_once() {
         install().unwrap();
         install().unwrap();
         assert!(!take_report_request());
         low_level::raise(SIGUSR1).unwrap();
-        let mut watch = super::super::watch::Watch::new();
-        let wake = watch.wait(Some(Duration::from_secs(20)), None).unwrap();
-        assert_eq!(wake, super::super::watch::Wake::Interrupted);
+        let mut watch = Watch::new();
+        let wake = watch.wait(Some(LONG), None).unwrap();
+        assert_eq!(wake, Wake::Interrupted);
         assert!(take_report_request());
         assert!(!take_report_request());
         assert_eq!(stop_requested(), None);
+    }
+
+    // The stop signals would end the other tests, so each of these runs itself once more, as a
+    // process that does what CHILD says, and talks to it over its stdout.
+
+    const CHILD: &str = "LOGD_TEST_SIGNAL_CHILD";
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// The other process of a test.
+    struct Child {
+        process: std::process::Child,
+        lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    }
+
+    impl Child {
+        /// Runs `test` again; the shell first executes `before`.
+        fn of(test: &str, before: &str) -> Child {
+            let exe = std::env::current_exe().unwrap();
+            let mut process = Command::new("sh")
+                .arg("-c")
+                .arg(format!(r#"{before} exec "$0" "$@""#))
+                .arg(exe)
+                .args(["--exact", "--nocapture", "--test-threads=1"])
+                .arg(format!("sys::signals::tests::{test}"))
+                .env(CHILD, "1")
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+            let mut child = Child { process, lines };
+            child.expect("ready");
+            child
+        }
+
+        fn expect(&mut self, line: &str) {
+            let found = self.lines.any(|l| l.unwrap().ends_with(line));
+            assert!(found, "the child ended without {line:?}");
+        }
+
+        fn kill(&self, signal: Signal) {
+            let pid = i32::try_from(self.process.id()).unwrap();
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+        }
+
+        fn died_by(&mut self) -> Option<i32> {
+            self.process.wait().unwrap().signal()
+        }
+    }
+
+    fn is_child() -> bool {
+        let child = std::env::var_os(CHILD).is_some();
+        if child {
+            install().unwrap();
+        }
+        child
+    }
+
+    /// Sleeps until a stop signal came.
+    fn sleep_until_stopped() -> i32 {
+        let wake = Watch::new().wait(Some(LONG), None).unwrap();
+        assert_eq!(wake, Wake::Interrupted);
+        stop_requested().unwrap()
+    }
+
+    #[test]
+    fn first_signal_lets_the_process_finish_and_die_by_it() {
+        if is_child() {
+            println!("\nready");
+            let signal = sleep_until_stopped();
+            println!("finished");
+            die_by(signal);
+        }
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            let mut child = Child::of("first_signal_lets_the_process_finish_and_die_by_it", "");
+            child.kill(signal);
+            child.expect("finished");
+            assert_eq!(child.died_by(), Some(signal as i32));
+        }
+    }
+
+    #[test]
+    fn an_echo_of_the_first_signal_is_no_second_one_but_a_later_one_kills() {
+        if is_child() {
+            println!("\nready");
+            sleep_until_stopped();
+            println!("stopping");
+            std::thread::sleep(GRACE / 4);
+            println!("alive");
+            loop {
+                std::thread::park(); // hangs, as far as the user can tell
+            }
+        }
+        let mut child = Child::of(
+            "an_echo_of_the_first_signal_is_no_second_one_but_a_later_one_kills",
+            "",
+        );
+        child.kill(Signal::SIGTERM);
+        child.expect("stopping");
+        child.kill(Signal::SIGTERM);
+        child.expect("alive");
+        let end = std::time::Instant::now() + LONG;
+        while child.process.try_wait().unwrap().is_none() {
+            assert!(std::time::Instant::now() < end, "it hangs for ever");
+            child.kill(Signal::SIGTERM);
+            std::thread::sleep(GRACE / 10);
+        }
+        assert_eq!(child.died_by(), Some(SIGTERM));
+    }
+
+    #[test]
+    fn a_signal_that_was_ignored_stays_ignored() {
+        if is_child() {
+            println!("\nready");
+            let signal = sleep_until_stopped();
+            println!("stopped by {signal}");
+            die_by(signal);
+        }
+        let mut child = Child::of("a_signal_that_was_ignored_stays_ignored", "trap '' HUP;");
+        child.kill(Signal::SIGHUP);
+        child.kill(Signal::SIGTERM);
+        child.expect(&format!("stopped by {SIGTERM}"));
+        assert_eq!(child.died_by(), Some(SIGTERM));
+    }
+
+    #[test]
+    fn a_signal_ends_every_wait_for_a_lock() {
+        if is_child() {
+            let path = std::env::temp_dir();
+            let file = tempfile::tempfile_in(path).unwrap();
+            let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let other = std::fs::File::open(name).unwrap(); // another open file of the same one
+            file.lock().unwrap();
+            let other = crate::sys::real::RealFile::from(other);
+            println!("\nready");
+            let forever = other.lock(Lock::Shared, Wait::Forever).unwrap_err();
+            let end = std::time::Instant::now() + LONG;
+            let until = other.lock(Lock::Shared, Wait::Until(end)).unwrap_err();
+            println!("{:?} {:?}", forever.kind(), until.kind());
+            die_by(stop_requested().unwrap());
+        }
+        let mut child = Child::of("a_signal_ends_every_wait_for_a_lock", "");
+        child.kill(Signal::SIGTERM);
+        child.expect("Interrupted Interrupted");
+        assert_eq!(child.died_by(), Some(SIGTERM));
+    }
+
+    #[test]
+    fn a_lock_is_granted_while_signals_are_caught() {
+        install().unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        let dir = RealHost.open_dir(temp.path()).unwrap();
+        let a = dir.open_or_create("lock").unwrap();
+        let b = dir.open_or_create("lock").unwrap();
+        assert!(a.lock(Lock::Exclusive, Wait::No).unwrap());
+        std::thread::scope(|s| {
+            let waiter = s.spawn(|| b.lock(Lock::Exclusive, Wait::Forever));
+            std::thread::sleep(Duration::from_millis(20));
+            a.unlock().unwrap();
+            assert!(waiter.join().unwrap().unwrap());
+        });
+        assert!(!a.lock(Lock::Shared, Wait::No).unwrap(), "b has it");
+        b.unlock().unwrap();
+        assert!(a.lock(Lock::Shared, Wait::No).unwrap());
     }
 }

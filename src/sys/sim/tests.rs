@@ -1,6 +1,7 @@
 //! Each promise of the disk in memory.
 
 use super::*;
+use crate::sys::{Access, File, Wait};
 use std::collections::BTreeSet;
 
 const EIO: i32 = Errno::EIO as i32;
