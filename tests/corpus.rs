@@ -17,20 +17,7 @@ use serde_json::{Value, json};
 
 #[test]
 fn every_segment_of_the_corpus_decodes_as_expected() {
-    let root = std::env::var_os("LOGD_CORPUS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus/kafka"),
-        PathBuf::from,
-    );
-    if !root.is_dir() {
-        println!(
-            "skipped: no corpus at {}; set LOGD_CORPUS to its directory",
-            root.display()
-        );
-        return;
-    }
-    let mut logs = Vec::new();
-    find_logs(&root, &mut logs);
-    logs.sort();
+    let Some(logs) = corpus() else { return };
     let mut scratch = Scratch::new();
     let (mut records, mut stopped, mut wrong) = (0, 0, Vec::new());
     for log in &logs {
@@ -49,9 +36,71 @@ fn every_segment_of_the_corpus_decodes_as_expected() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(
         logs.len() >= 425 && stopped >= 28 && records >= 98_858,
-        "the corpus at {} has shrunk",
-        root.display()
+        "the corpus has shrunk"
     );
+}
+
+/// Damage behind the checksum, which only `Batch::trusted` lets through: real batches with a few
+/// bytes changed reach every decoder in places that random bytes do not.
+#[test]
+fn damaged_batches_of_the_corpus_never_panic() {
+    const MAGIC_AT: usize = 16;
+    let Some(logs) = corpus() else { return };
+    let limits = Limits {
+        body_bytes_max: 4 << 20,
+        ..Limits::default()
+    };
+    let mut scratch = Scratch::new();
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut below = |bound: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random >> 11) as usize % bound
+    };
+    let (mut damaged, mut refused) = (0, 0);
+    for log in &logs {
+        let file = std::fs::read(log).expect("read segment");
+        let mut at = 0;
+        let mut batches = 0;
+        while let Frame::Entry(size) = frame(&file[at..], &limits) {
+            let mut batch = file[at..at + size].to_vec();
+            at += size;
+            batches += 1;
+            if batches > 40 {
+                break;
+            }
+            for _ in 0..1 + below(3) {
+                batch[MAGIC_AT + 1 + below(size - MAGIC_AT - 1)] ^= 1 << below(8);
+                damaged += 1;
+                let Ok(batch) = Batch::trusted(&batch) else {
+                    continue;
+                };
+                refused += usize::from(batch.check_records(&mut scratch, &limits).is_err());
+            }
+        }
+    }
+    println!("{damaged} damaged batches read, {refused} refused");
+    assert!(damaged > 5_000 && refused > 1_000);
+}
+
+/// The segments of the corpus; none, and a word about it, if there is no corpus.
+fn corpus() -> Option<Vec<PathBuf>> {
+    let root = std::env::var_os("LOGD_CORPUS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus/kafka"),
+        PathBuf::from,
+    );
+    if !root.is_dir() {
+        println!(
+            "skipped: no corpus at {}; set LOGD_CORPUS to its directory",
+            root.display()
+        );
+        return None;
+    }
+    let mut logs = Vec::new();
+    find_logs(&root, &mut logs);
+    logs.sort();
+    Some(logs)
 }
 
 /// The `.log` files below `dir` that have an expected status.

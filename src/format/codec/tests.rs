@@ -370,7 +370,15 @@ fn lz4_frame(flg: u8, bd: u8, header_checksum: Option<u8>, content: &[u8]) -> Ve
 
 #[test]
 fn lz4_reads_every_block_size_and_option() {
-    for bd in [0x40, 0x50, 0x60, 0x70] {
+    for (bd, block_bytes) in [
+        (0x40, 64 << 10),
+        (0x50, 256 << 10),
+        (0x60, 1 << 20),
+        (0x70, 4 << 20),
+    ] {
+        let largest = vec![7; block_bytes];
+        let frame = lz4_frame(0x60, bd, None, &largest);
+        assert!(unpack(Codec::Lz4, &frame).unwrap() == largest, "{bd:x}");
         for options in 0..16 {
             let flg = 0x40 | options << 2;
             let frame = lz4_frame(flg, bd, None, b"content");

@@ -123,6 +123,9 @@ fn magic_0_wrapper_has_absolute_offsets() {
         let bytes = wrapper(0, 12, 0, codec, &row(0, &[10, 12]));
         assert_eq!(times(&bytes).unwrap(), [(10, -1), (12, -1)]);
     }
+    // Whatever the wrapper's own offset is.
+    let bytes = wrapper(0, 90, 0, Codec::Gzip, &row(0, &[10, 12]));
+    assert_eq!(times(&bytes).unwrap(), [(10, -1), (12, -1)]);
 }
 
 #[test]
