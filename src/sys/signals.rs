@@ -20,7 +20,7 @@
 use nix::libc;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -37,6 +37,8 @@ struct State {
     report: Arc<AtomicBool>,
     /// Holds a byte from a signal until somebody drained it.
     wake: UnixStream,
+    /// Its other side.
+    waker: UnixStream,
 }
 
 static STATE: OnceLock<State> = OnceLock::new();
@@ -56,6 +58,7 @@ pub fn install() -> io::Result<()> {
         stop: Arc::default(),
         report: Arc::default(),
         wake,
+        waker,
     };
     let deadly = Arc::new(AtomicBool::new(false));
     let ignored = ignored_signals();
@@ -66,11 +69,11 @@ pub fn install() -> io::Result<()> {
         let number = usize::try_from(signal).unwrap_or(0);
         flag::register_conditional_default(signal, Arc::clone(&deadly))?;
         flag::register_usize(signal, Arc::clone(&state.stop), number)?;
-        low_level::pipe::register(signal, waker.try_clone()?)?;
+        low_level::pipe::register(signal, state.waker.try_clone()?)?;
         low_level::pipe::register(signal, arm.try_clone()?)?;
     }
     flag::register(SIGUSR1, Arc::clone(&state.report))?;
-    low_level::pipe::register(SIGUSR1, waker)?;
+    low_level::pipe::register(SIGUSR1, state.waker.try_clone()?)?;
     make_deadly_after(first, deadly)?;
     let _ = STATE.set(state); // of two callers at once, the first wins
     Ok(())
@@ -112,11 +115,15 @@ pub(super) fn wake_fd() -> Option<BorrowedFd<'static>> {
     STATE.get().map(|s| s.wake.as_fd())
 }
 
-/// Takes the bytes of signals that were noticed.
+/// Takes the bytes of signals that were noticed. One that asks to stop stays noticeable, so that it
+/// ends the waits of all threads and not only of the first that wakes.
 pub(super) fn drain() {
     if let Some(s) = STATE.get() {
         let mut buf = [0; 64];
         while matches!((&s.wake).read(&mut buf), Ok(n) if n > 0) {}
+        if stop_requested().is_some() {
+            let _ = (&s.waker).write(&[0]); // cannot fail: it was drained just now
+        }
     }
 }
 
@@ -160,22 +167,8 @@ mod tests {
         assert_eq!(ignored_signals() & mask_of(libc::SIGSEGV), 0);
     }
 
-    #[test]
-    fn usr1_wakes_a_sleeper_and_is_reported_once() {
-        install().unwrap();
-        install().unwrap();
-        assert!(!take_report_request());
-        low_level::raise(SIGUSR1).unwrap();
-        let mut watch = Watch::new();
-        let wake = watch.wait(Some(LONG), None).unwrap();
-        assert_eq!(wake, Wake::Interrupted);
-        assert!(take_report_request());
-        assert!(!take_report_request());
-        assert_eq!(stop_requested(), None);
-    }
-
-    // The stop signals would end the other tests, so each of these runs itself once more, as a
-    // process that does what CHILD says, and talks to it over its stdout.
+    // Signals belong to the process and would reach the other tests, so each of these runs itself
+    // once more as a process of its own, marked by CHILD, and listens to its stdout.
 
     const CHILD: &str = "LOGD_TEST_SIGNAL_CHILD";
     const LONG: Duration = Duration::from_secs(20);
@@ -234,6 +227,46 @@ mod tests {
         let wake = Watch::new().wait(Some(LONG), None).unwrap();
         assert_eq!(wake, Wake::Interrupted);
         stop_requested().unwrap()
+    }
+
+    #[test]
+    fn usr1_wakes_a_sleeper_and_is_reported_once() {
+        if is_child() {
+            println!("\nready");
+            let wake = Watch::new().wait(Some(LONG), None).unwrap();
+            assert_eq!(wake, Wake::Interrupted);
+            assert_eq!(
+                (take_report_request(), take_report_request()),
+                (true, false)
+            );
+            assert_eq!(stop_requested(), None);
+            let short = Some(Duration::from_millis(5));
+            assert_eq!(Watch::new().wait(short, None).unwrap(), Wake::Timeout);
+            println!("reported");
+            return;
+        }
+        let mut child = Child::of("usr1_wakes_a_sleeper_and_is_reported_once", "");
+        child.kill(Signal::SIGUSR1);
+        child.expect("reported");
+        assert!(child.process.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_stop_signal_ends_the_wait_of_every_thread() {
+        if is_child() {
+            println!("\nready");
+            std::thread::scope(|s| {
+                for _ in 0..4 {
+                    s.spawn(sleep_until_stopped);
+                }
+            });
+            println!("all stopped");
+            die_by(stop_requested().unwrap());
+        }
+        let mut child = Child::of("a_stop_signal_ends_the_wait_of_every_thread", "");
+        child.kill(Signal::SIGTERM);
+        child.expect("all stopped");
+        assert_eq!(child.died_by(), Some(SIGTERM));
     }
 
     #[test]

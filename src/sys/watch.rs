@@ -198,14 +198,8 @@ mod tests {
         (temp, dir)
     }
 
-    /// Waits past the USR1 that another test of this process sends.
     fn wait(w: &mut Watch, timeout: Option<Duration>, out: Option<BorrowedFd<'_>>) -> Wake {
-        loop {
-            match w.wait(timeout, out).unwrap() {
-                Wake::Interrupted => {}
-                wake => return wake,
-            }
-        }
+        w.wait(timeout, out).unwrap()
     }
 
     #[test]
