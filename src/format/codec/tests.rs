@@ -402,6 +402,26 @@ fn lz4_reads_every_block_size_and_option() {
 }
 
 #[test]
+fn lz4_linked_blocks_reach_into_the_blocks_before_and_independent_ones_do_not() {
+    let content = noise(2000);
+    let again = lz4_flex::block::compress_with_dict(&content, &content);
+    assert!(again.len() < 100, "all of it is one match");
+    for (flg, linked) in [(0x40, true), (0x60, false)] {
+        let mut frame = lz4_frame(flg, 0x40, None, &content);
+        frame.truncate(frame.len() - 4);
+        frame.extend_from_slice(&(again.len() as u32).to_le_bytes());
+        frame.extend_from_slice(&again);
+        frame.extend_from_slice(&[0; 4]);
+        // What stands in `out` before this body is no part of it.
+        let mut out = noise(100);
+        let done =
+            Decompressor::new().decompress(Codec::Lz4, 2, &frame, &mut out, &Limits::default());
+        assert_eq!(done.is_ok(), linked, "{done:?}");
+        assert!(!linked || out[100..] == [&content[..], &content].concat());
+    }
+}
+
+#[test]
 fn lz4_header_checksum_is_checked_except_in_magic_0() {
     // The byte that Kafka wrote in magic 0, taken over the frame's magic as well.
     let broken = lz4_frame(0x60, 0x40, Some(0x1A), b"old");
