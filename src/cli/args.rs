@@ -6,8 +6,10 @@
 //! what is wrong with it. An id is the long option's name, so `args::text(m, "from-offset")`.
 
 use crate::error::{Error, Result};
+use crate::ops::words;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use std::ffi::{OsStr, OsString};
+use std::time::Duration;
 
 /// An option with a value, by its long name. A value that begins with a dash is taken (`-2h`).
 pub fn option(long: &'static str, value: &'static str, help: &'static str) -> Arg {
@@ -258,6 +260,51 @@ pub fn count(matches: &ArgMatches, id: &str) -> Result<Option<u64>> {
         Ok(n) if word.bytes().all(|b| b.is_ascii_digit()) => Ok(Some(n)),
         _ => Err(Error::usage(format!("--{id} {word}: not a number")).hint(format!("--{id} 10"))),
     }
+}
+
+/// The value of an option that takes a DURATION. `unit` is what a hint adds to a bare number.
+///
+/// # Errors
+/// Usage, naming the option.
+pub fn duration(matches: &ArgMatches, id: &str, unit: &str) -> Result<Option<Duration>> {
+    word(matches, id, |w| words::duration(w, unit))
+}
+
+/// The value of an option that takes a SIZE, in bytes.
+///
+/// # Errors
+/// Usage, naming the option.
+pub fn size(matches: &ArgMatches, id: &str) -> Result<Option<u64>> {
+    word(matches, id, words::size)
+}
+
+/// The value of an option that takes a RANGE.
+///
+/// # Errors
+/// Usage, naming the option.
+pub fn range(matches: &ArgMatches, id: &str, now: &words::Now) -> Result<Option<words::Range>> {
+    word(matches, id, |w| words::Range::parse(w, now))
+}
+
+/// The list of `-p`.
+///
+/// # Errors
+/// Usage, naming the option.
+pub fn partitions(matches: &ArgMatches) -> Result<Option<words::Partitions>> {
+    word(matches, "partition", words::Partitions::parse)
+}
+
+/// The value of the option `id`, read by `parse`; what is wrong with it names the option.
+///
+/// # Errors
+/// Those of `parse`.
+pub fn word<T>(
+    matches: &ArgMatches,
+    id: &str,
+    parse: impl FnOnce(&str) -> Result<T>,
+) -> Result<Option<T>> {
+    let parsed = text(matches, id).map(parse).transpose();
+    parsed.map_err(|e| words::in_option(&format!("--{id}"), e))
 }
 
 /// The value of an option or operand that need not be UTF-8.

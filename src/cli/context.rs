@@ -6,9 +6,14 @@ use super::message::Messages;
 use super::stdio::Stdout;
 use super::{Exit, message};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{Host, RealHost};
+use crate::format::TimestampMs;
+use crate::ops::settings::{self, CONFIG_BYTES_MAX, Document, Layered, Words};
+use crate::ops::topic::{self, Partition};
+use crate::ops::words::{Now, Partitions};
+use crate::sys::{Dir, Host, RealHost};
 use clap::ArgMatches;
 use std::ffi::OsStr;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -91,14 +96,78 @@ impl Context {
         self.json = args::flag(matches, "json");
         self.progress = When::of(matches, "progress");
         self.skip_if_locked = args::flag(matches, "skip-if-locked");
+        let timeout = args::duration(matches, "timeout", "s")?;
+        self.deadline = timeout.and_then(|d| Instant::now().checked_add(d));
         Ok(())
     }
 
-    /// The path that a LOG operand means: relative ones lie below `$LOGD_DIR`.
-    pub fn path(&self, name: &OsStr) -> PathBuf {
-        match &self.base {
-            Some(base) => base.join(name), // an absolute name replaces the base
-            None => Path::new(name).to_path_buf(),
+    /// The partitions that a LOG operand means, narrowed by `-p`.
+    ///
+    /// # Errors
+    /// As [`topic::resolve`].
+    pub fn resolve(&self, log: &OsStr, select: Option<&Partitions>) -> Result<Vec<Partition>> {
+        topic::resolve(&*self.host, self.base.as_deref(), log, select)
+    }
+
+    /// The path of a log that is to be made.
+    ///
+    /// # Errors
+    /// As [`topic::local_path`].
+    pub fn path(&self, log: &OsStr) -> Result<PathBuf> {
+        topic::local_path(log, self.base.as_deref())
+    }
+
+    /// The moment that relative times are counted from, in the user's time zone.
+    pub fn now(&self) -> Now {
+        Now::new(TimestampMs(self.host.wall_ms()))
+    }
+
+    /// The user's own settings: `$LOGD_CONFIG`, else `logd/config.toml` below `$XDG_CONFIG_HOME`
+    /// (`~/.config`). Empty without such a file, unless `$LOGD_CONFIG` names it.
+    ///
+    /// # Errors
+    /// `Config`, when the file cannot be read or understood.
+    pub fn user_words(&self) -> Result<Words> {
+        let named = env_path("LOGD_CONFIG");
+        let home = || Some(env_path("HOME")?.join(".config"));
+        let usual = || {
+            Some(
+                env_path("XDG_CONFIG_HOME")
+                    .or_else(home)?
+                    .join("logd/config.toml"),
+            )
+        };
+        let Some(path) = named.clone().or_else(usual) else {
+            return Ok(Words::default());
+        };
+        let text = match read_text(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && named.is_none() => String::new(),
+            text => text.map_err(|e| {
+                let error = Error::io("cannot read", e).at_path(&path);
+                error.with_kind(ErrorKind::Config)
+            })?,
+        };
+        let document = Document::parse(&text).map_err(|e| e.at_path(&path))?;
+        self.warn_unknown(&document, &path);
+        Ok(document.words)
+    }
+
+    /// All settings of the partition `dir`, with `options` on top. Unknown keys are told.
+    ///
+    /// # Errors
+    /// `Config`, for a file that cannot be understood.
+    pub fn settings(&self, dir: &dyn Dir, options: &Words) -> Result<Layered> {
+        let document = settings::read(dir)?;
+        self.warn_unknown(&document, dir.path());
+        settings::layered(options, &document.words, &self.user_words()?)
+    }
+
+    fn warn_unknown(&self, document: &Document, path: &Path) {
+        let names: Vec<&str> = document.unknown().collect();
+        if !names.is_empty() {
+            let path = path.display();
+            self.message
+                .warn(format!("{path}: unknown settings: {}", names.join(", ")));
         }
     }
 
@@ -120,6 +189,17 @@ impl Context {
     pub fn time_left(&self) -> Option<Duration> {
         Some(self.deadline?.saturating_duration_since(Instant::now()))
     }
+}
+
+/// The text of a settings file, of bounded size.
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let limit = CONFIG_BYTES_MAX as u64;
+    let file = std::fs::File::open(path)?;
+    if file.take(limit + 1).read_to_string(&mut text)? as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "too large"));
+    }
+    Ok(text)
 }
 
 /// A path from the environment; an empty variable is none.

@@ -23,6 +23,7 @@ pub mod context;
 pub mod escape;
 pub mod exit;
 mod help;
+mod init;
 pub mod message;
 pub mod stdio;
 mod usage;
@@ -55,13 +56,22 @@ struct Entry {
 }
 
 /// Every command, in the order in which help lists them.
-const COMMANDS: &[Entry] = &[Entry {
-    name: "help",
-    job: Job::SetUp,
-    about: "explain a command or a topic",
-    command: help::command,
-    run: help::run,
-}];
+const COMMANDS: &[Entry] = &[
+    Entry {
+        name: "init",
+        job: Job::WriteAndRead,
+        about: "make a log",
+        command: init::command,
+        run: init::run,
+    },
+    Entry {
+        name: "help",
+        job: Job::SetUp,
+        about: "explain a command or a topic",
+        command: help::command,
+        run: help::run,
+    },
+];
 
 fn entry(name: &str) -> Option<&'static Entry> {
     COMMANDS.iter().find(|e| e.name == name)

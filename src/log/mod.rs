@@ -8,11 +8,13 @@
 //! | module | owns |
 //! |---|---|
 //! | [`files`] | names in `.logd/` |
+//! | [`config`] | the settings of a log, as values |
 //! | [`state`] | small state files, written whole: temp, sync, rename, sync |
 //! | [`end`] | `.logd/end`: where appends go on (a hint), and the durable offset D (a promise) |
 //! | [`listing`] | the directory as an ordered list of segments; where the log starts |
 //! | [`lock`] | lock files: who holds them, and are they still the ones in the directory |
 
+pub mod config;
 pub mod end;
 pub mod files;
 pub mod listing;

@@ -7,7 +7,13 @@
 //! | [`words`] | the words of the command line: POS, RANGE, TIME, DURATION, SIZE, FIELD, LOG |
 //! | [`json`] | a strict JSON scanner that builds no tree |
 //! | [`output`] | records to bytes: every `-F` format
+//! | [`topic`] | from a LOG operand to partition directories |
+//! | [`create`] | making a log |
+//! | [`settings`] | settings in words, and which layer of them wins |
 
+pub mod create;
 pub mod json;
 pub mod output;
+pub mod settings;
+pub mod topic;
 pub mod words;
