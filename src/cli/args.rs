@@ -224,7 +224,6 @@ pub(super) fn everywhere() -> [Arg; 4] {
         option(long, "WHEN", help)
             .value_parser(["auto", "always", "never"])
             .hide_possible_values(true)
-            .hide_short_help(true)
     };
     [
         switch("quiet", "Only errors on stderr").short('q'),

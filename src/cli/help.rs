@@ -26,7 +26,7 @@ pub fn run(ctx: &mut Context, matches: &ArgMatches) -> Result<Outcome> {
     let topic = topic.to_string_lossy();
     match entry(&topic) {
         Some(entry) => {
-            let text = definition(entry).render_long_help();
+            let text = definition(entry).render_help();
             show(ctx, text)
         }
         None => Err(Error::usage(format!("{topic}: no such command or topic")).hint("logd help")),

@@ -82,18 +82,18 @@ fn definition(entry: &Entry) -> Command {
     let help = Arg::new("help")
         .short('h')
         .long("help")
-        .action(ArgAction::Help)
+        .action(ArgAction::HelpShort)
         .help("Print help");
     let version = Arg::new("version")
         .short('V')
         .long("version")
         .action(ArgAction::Version)
-        .hide_short_help(true)
         .help("Print version");
     (entry.command)()
         .name(entry.name)
         .bin_name(format!("logd {}", entry.name))
         .about(entry.about)
+        .help_template("{bin} - {about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}\n")
         .version(env!("CARGO_PKG_VERSION"))
         .no_binary_name(true)
         .disable_help_flag(true)
@@ -177,7 +177,10 @@ fn no_such_command(name: &str) -> Error {
     }
     // clap's own measure of likeness, asked with nothing but names.
     let names = COMMANDS.iter().map(|e| Command::new(e.name));
-    let asked = Command::new("logd").no_binary_name(true).subcommands(names);
+    let asked = Command::new("logd")
+        .no_binary_name(true)
+        .disable_help_subcommand(true)
+        .subcommands(names);
     let similar = asked.try_get_matches_from([name]).err().and_then(|e| {
         match e.get(clap::error::ContextKind::SuggestedSubcommand) {
             Some(clap::error::ContextValue::Strings(s)) => s.first().cloned(),
@@ -193,6 +196,16 @@ fn no_such_command(name: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slip_in_a_command_s_name_is_told_the_right_one() {
+        let e = no_such_command("inti");
+        assert_eq!(
+            (e.to_string().as_str(), e.hint_text()),
+            ("inti: no such command", Some("logd init"))
+        );
+        assert_eq!(no_such_command("xyzzy").hint_text(), Some("logd help"));
+    }
 
     #[test]
     fn every_definition_is_sound() {

@@ -187,9 +187,7 @@ fn unfinished(
         let dir = open_partition(parent, p)?;
         if is_finished(&*dir)? {
             // A topic that was to have this many partitions and these settings is ours to finish.
-            let mut as_asked = settings::read(&*dir)?.words;
-            as_asked.sort();
-            if as_asked != *words {
+            if settings::read(&*dir)?.words != *words {
                 return Err(exists());
             }
             finished += 1;
@@ -210,12 +208,7 @@ fn unfinished(
 
 /// The settings as they are written into each partition.
 fn own_words(new: &NewLog<'_>, partitions: usize) -> Words {
-    let mut words = Words::default();
-    for key in settings::KEYS {
-        if let Some(word) = new.words.get(key.name) {
-            let _ = words.set(key.name, word); // it was accepted before
-        }
-    }
+    let mut words = new.words.clone();
     // Written even where it is the default: it tells a topic half made from one that is smaller.
     let one = new
         .path
@@ -226,7 +219,6 @@ fn own_words(new: &NewLog<'_>, partitions: usize) -> Words {
     if one.is_none() {
         let _ = words.set("partitions", &partitions.to_string());
     }
-    words.sort();
     words
 }
 
@@ -402,4 +394,212 @@ fn uuid(mut id: [u8; 16]) -> String {
         part(20..32),
     );
     format!("{a}-{b}-{c}-{d}-{e}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::sim::{Fault, Policy, SimHost};
+
+    fn words(pairs: &[(&str, &str)]) -> Words {
+        let mut w = Words::default();
+        for (name, word) in pairs {
+            w.set(name, word).unwrap();
+        }
+        w
+    }
+
+    fn make(host: &SimHost, path: &str, words: &Words) -> Result<Vec<Partition>> {
+        let new = NewLog {
+            path: Path::new(path),
+            words,
+            partitions: 1,
+            allow_network_fs: false,
+        };
+        create(host, &new)
+    }
+
+    fn message(r: Result<Vec<Partition>>) -> (String, ErrorKind) {
+        let e = r.unwrap_err();
+        (e.to_string(), e.kind())
+    }
+
+    /// Everything that a finished partition holds.
+    fn check(host: &SimHost, path: &str, words: &Words) {
+        let read = |name: &str| host.read_file(format!("{path}/{name}"));
+        for name in ["log", "index", "timeindex"] {
+            assert_eq!(read(&format!("00000000000000000000.{name}")).unwrap(), b"");
+        }
+        assert_eq!(read("leader-epoch-checkpoint").unwrap(), b"0\n1\n0 0\n");
+        assert_eq!(read(".logd/id").unwrap().len(), 37);
+        let dir = host.open_dir(Path::new(path)).unwrap();
+        assert_eq!(settings::read(&*dir).unwrap().words, *words);
+        for name in dir.list().unwrap() {
+            assert!(
+                !names::is_foreign(&name) && !name.ends_with(".tmp"),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn topic_is_made_with_its_partitions_and_parents() {
+        let host = SimHost::new();
+        let asked = words(&[("partitions", "2"), ("max-age", "30d")]);
+        let made = make(&host, "/a/b/orders", &asked).unwrap();
+        assert_eq!(
+            made.iter().map(Partition::name).collect::<Vec<_>>(),
+            ["orders-0", "orders-1"]
+        );
+        for n in 0..2 {
+            check(&host, &format!("/a/b/orders-{n}"), &asked);
+        }
+        assert_ne!(
+            host.read_file("/a/b/orders-0/.logd/id").unwrap(),
+            host.read_file("/a/b/orders-1/.logd/id").unwrap()
+        );
+        let again = message(make(&host, "/a/b/orders", &asked));
+        assert_eq!(
+            again,
+            (
+                "/a/b/orders: exists already".into(),
+                ErrorKind::CannotCreate
+            )
+        );
+    }
+
+    #[test]
+    fn name_with_a_number_is_that_one_partition() {
+        let host = SimHost::new();
+        let made = make(&host, "/orders-3", &words(&[])).unwrap();
+        assert_eq!((made[0].name().as_str(), made.len()), ("orders-3", 1));
+        check(&host, "/orders-3", &words(&[]));
+        for bad in ["/orders-03", "/a b", "/", "/é"] {
+            assert_eq!(
+                message(make(&host, bad, &words(&[]))).1,
+                ErrorKind::Usage,
+                "{bad}"
+            );
+        }
+        let many = make(&host, "/x-1", &words(&[("partitions", "2")]));
+        assert_eq!(message(many).1, ErrorKind::Usage);
+    }
+
+    #[test]
+    fn directory_with_other_things_in_it_is_left_alone() {
+        let host = SimHost::new();
+        host.make_dir(Path::new("/orders-0")).unwrap();
+        let dir = host.open_dir(Path::new("/orders-0")).unwrap();
+        dir.create("notes.txt").unwrap();
+        let refused = message(make(&host, "/orders", &words(&[])));
+        assert_eq!(refused.0, "/orders-0: not empty: it holds notes.txt");
+        assert_eq!(refused.1, ErrorKind::CannotCreate);
+        assert_eq!(dir.list().unwrap(), ["notes.txt"]);
+    }
+
+    #[test]
+    fn running_broker_keeps_makers_out() {
+        let host = crate::sys::RealHost;
+        let temp = tempfile::tempdir().unwrap();
+        let lock = std::fs::File::create(temp.path().join(".lock")).unwrap();
+        let whole = nix::libc::flock {
+            l_type: nix::libc::F_WRLCK as i16,
+            l_whence: 0,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        let held = nix::fcntl::FcntlArg::F_OFD_SETLK(&whole);
+        nix::fcntl::fcntl(&lock, held).unwrap();
+        let path = temp.path().join("orders");
+        let new = NewLog {
+            path: &path,
+            words: &words(&[]),
+            partitions: 1,
+            allow_network_fs: true,
+        };
+        assert_eq!(create(&host, &new).unwrap_err().kind(), ErrorKind::Locked);
+        assert!(!temp.path().join("orders-0").exists());
+    }
+
+    #[test]
+    fn maker_killed_or_cut_off_at_any_step_is_finished_by_the_next() {
+        let asked = words(&[("partitions", "2"), ("cleanup", "compact")]);
+        let whole = SimHost::new();
+        make(&whole, "/logs/orders", &asked).unwrap();
+        for n in 1..=whole.calls() {
+            let host = SimHost::new();
+            host.fail_at(n, Fault::Crash);
+            let _ = make(&host, "/logs/orders", &asked); // the last calls only tidy up
+            let mut after = vec![host.kill()];
+            for (seed, policy) in [
+                (0, Policy::KeepNothing),
+                (0, Policy::KeepAll),
+                (n, Policy::Random),
+            ] {
+                after.push(host.power_cut(seed, policy));
+            }
+            for (i, host) in after.iter().enumerate() {
+                if let Err(e) = make(host, "/logs/orders", &asked) {
+                    // The crash was after the last step that matters.
+                    assert!(
+                        e.to_string().contains("exists already"),
+                        "call {n}, way {i}: {e}"
+                    );
+                }
+                for p in 0..2 {
+                    check(host, &format!("/logs/orders-{p}"), &asked);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn finished_log_survives_a_power_cut() {
+        let asked = words(&[("partitions", "2")]);
+        let host = SimHost::new();
+        make(&host, "/logs/orders", &asked).unwrap();
+        for (seed, policy) in [
+            (0, Policy::KeepNothing),
+            (1, Policy::Random),
+            (2, Policy::Random),
+        ] {
+            let host = host.power_cut(seed, policy);
+            check(&host, "/logs/orders-0", &asked);
+            check(&host, "/logs/orders-1", &asked);
+        }
+    }
+
+    #[test]
+    fn half_made_topic_is_not_finished_with_other_settings() {
+        let asked = words(&[("partitions", "2")]);
+        let host = SimHost::new();
+        let made = make(&host, "/orders-0", &asked);
+        assert!(made.is_err());
+        make(&host, "/orders-0", &words(&[])).unwrap();
+        assert_eq!(
+            message(make(&host, "/orders", &asked)).1,
+            ErrorKind::CannotCreate
+        );
+    }
+
+    #[test]
+    fn change_keeps_other_settings_and_adds_partitions() {
+        let host = SimHost::new();
+        let there = make(&host, "/orders", &words(&[("max-size", "1G")])).unwrap();
+        let all = change(
+            &host,
+            &there,
+            &words(&[("max-age", "1d"), ("partitions", "3")]),
+        )
+        .unwrap();
+        assert_eq!(all.len(), 3);
+        let want = words(&[("max-size", "1G"), ("max-age", "1d"), ("partitions", "3")]);
+        for n in 0..3 {
+            let path = format!("/orders-{n}");
+            check(&host, &path, &want);
+        }
+        let fewer = change(&host, &all, &words(&[("partitions", "2")]));
+        assert_eq!(message(fewer).1, ErrorKind::Usage);
+    }
 }

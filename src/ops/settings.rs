@@ -184,7 +184,7 @@ fn one_of<T: Copy>(word: &str, known: &[(&str, T)]) -> Result<T> {
     })
 }
 
-/// Settings that somebody wrote down, each a valid word.
+/// Settings that somebody wrote down, each a valid word, in the order of [`KEYS`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words(Vec<(&'static str, String)>);
 
@@ -197,9 +197,15 @@ impl Words {
         let key = KEYS.iter().find(|k| k.name == name);
         let key = key.ok_or_else(|| Error::usage(format!("{name}: no such setting")))?;
         (key.set)(&mut Settings::default(), word)?;
-        self.remove(key.name);
-        self.0.push((key.name, word.to_string()));
+        self.put(key.name, word);
         Ok(())
+    }
+
+    fn put(&mut self, name: &'static str, word: &str) {
+        self.remove(name);
+        self.0.push((name, word.to_string()));
+        self.0
+            .sort_by_key(|(n, _)| KEYS.iter().position(|k| k.name == *n));
     }
 
     /// Forgets the key `name`.
@@ -218,17 +224,10 @@ impl Words {
         self.0.is_empty()
     }
 
-    /// Puts the keys into the order of [`KEYS`], so that equal settings compare equal.
-    pub fn sort(&mut self) {
-        self.0
-            .sort_by_key(|(n, _)| KEYS.iter().position(|k| k.name == *n));
-    }
-
     /// Takes over everything that `other` sets.
     pub fn update(&mut self, other: &Words) {
         for (name, word) in &other.0 {
-            self.remove(name);
-            self.0.push((name, word.clone()));
+            self.put(name, word);
         }
     }
 }
