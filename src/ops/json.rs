@@ -503,6 +503,15 @@ impl Pointer {
     }
 }
 
+impl std::fmt::Display for Pointer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|token| {
+            let token = String::from_utf8_lossy(token);
+            write!(f, "/{}", token.replace('~', "~0").replace('/', "~1"))
+        })
+    }
+}
+
 fn pointer_token(token: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(token.len());
     let mut bytes = token.bytes();

@@ -6,12 +6,14 @@
 //! |---|---|
 //! | [`words`] | the words of the command line: POS, RANGE, TIME, DURATION, SIZE, FIELD, LOG |
 //! | [`json`] | a strict JSON scanner that builds no tree |
-//! | [`output`] | records to bytes: every `-F` format
+//! | [`input`] | bytes to records: every `-F` format, and the options that shape them |
+//! | [`output`] | records to bytes: every `-F` format |
 //! | [`topic`] | from a LOG operand to partition directories |
 //! | [`create`] | making a log |
 //! | [`settings`] | settings in words, and which layer of them wins |
 
 pub mod create;
+pub mod input;
 pub mod json;
 pub mod output;
 pub mod settings;

@@ -76,6 +76,31 @@ impl Field {
     }
 }
 
+impl std::fmt::Display for Field {
+    /// The word that makes it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Field::Key => f.write_str("key"),
+            Field::Value => f.write_str("value"),
+            Field::Header(name) => write!(f, "header:{name}"),
+            Field::Json(pointer) => write!(f, "json:{pointer}"),
+            Field::Column(Column::Name(name)) => write!(f, "column:{name}"),
+            Field::Column(Column::Number(n)) => write!(f, "column:{}", n.saturating_add(1)),
+        }
+    }
+}
+
+/// Reads the NAME=VALUE of `-H`.
+///
+/// # Errors
+/// Usage, when there is no `=` or no name.
+pub fn header_pair(word: &str) -> Result<(String, String)> {
+    match word.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_string(), value.to_string())),
+        _ => Err(bad_try(word, "a header is NAME=VALUE", "trace=ab12")),
+    }
+}
+
 fn json(word: &str, pointer: &str) -> Result<Field> {
     if let Some(pointer) = Pointer::parse(pointer) {
         return Ok(Field::Json(pointer));
@@ -160,6 +185,36 @@ mod tests {
             Field::Column(Column::Name("a:b".into()))
         );
         assert_eq!(column("header:a:b"), Field::Header("a:b".into()));
+    }
+
+    #[test]
+    fn fields_print_as_the_word_that_makes_them() {
+        for word in [
+            "key",
+            "value",
+            "header:a:b",
+            "json:/a~1b/~0/0",
+            "json:",
+            "column:x",
+            "column:3",
+        ] {
+            assert_eq!(Field::parse(word).unwrap().to_string(), word);
+        }
+    }
+
+    #[test]
+    fn header_pairs_split_at_the_first_equals_sign() {
+        let pair = |w| header_pair(w).unwrap();
+        assert_eq!(pair("a=b=c"), ("a".into(), "b=c".into()));
+        assert_eq!(pair("a="), ("a".into(), String::new()));
+        assert_eq!(
+            refusal(header_pair("a")),
+            "a: a header is NAME=VALUE | trace=ab12"
+        );
+        assert_eq!(
+            refusal(header_pair("=b")),
+            "=b: a header is NAME=VALUE | trace=ab12"
+        );
     }
 
     #[test]

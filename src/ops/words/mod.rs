@@ -18,7 +18,7 @@ pub mod pos;
 pub mod quantity;
 pub mod time;
 
-pub use field::{Column, Field};
+pub use field::{Column, Field, header_pair};
 pub use operand::{LogName, Partitions};
 pub use pos::{Pos, Range};
 pub use quantity::{duration, duration_or_none, fraction, size, size_or_none};

@@ -1,0 +1,249 @@
+//! A record from the JSON object that `-F json` prints ([`crate::ops::output::json`]).
+//!
+//! | field | takes |
+//! |---|---|
+//! | `key` | string or null; absent is null |
+//! | `value` | string or null (a tombstone); or one of the next two |
+//! | `key_b64`, `value_b64` | base64 |
+//! | `value_json` | any JSON; the value is its text as written |
+//! | `headers` | pairs of string and string or null |
+//! | `headers_b64` | the same in base64 |
+//! | `ts` | whole milliseconds; absent or -1 is "now" |
+//! | `offset` | ignored, but for `--keep-offsets` |
+//! | `topic`, `partition` | ignored |
+//!
+//! Any other field is refused by name: it is a slip, or the line is plain JSON. There is one path for
+//! every spelling: the scanner builds no tree, and what has no escapes is not copied.
+
+use data_encoding::BASE64;
+
+use super::{Parts, Reject, Slot, Span, encoded};
+use crate::ops::json::{Fault, Kind, Scanner, Text};
+
+type Result<T> = std::result::Result<T, Reject>;
+
+/// The hint for a line that is JSON and no record.
+const PLAIN: &str = "-F lines     (lines that merely are JSON are plain lines)";
+
+impl From<Fault> for Reject {
+    fn from(fault: Fault) -> Reject {
+        Reject::not_json(fault)
+    }
+}
+
+/// Reads one line into `parts`, which are empty.
+pub(super) fn record(raw: &[u8], parts: &mut Parts, keep_offsets: bool) -> Result<()> {
+    let mut scanner = Scanner::new(raw)?;
+    if scanner.peek()? != Kind::Object {
+        // Say first if it is not JSON at all.
+        scanner.value()?;
+        scanner.end()?;
+        return Err(not_a_record(
+            "JSON, but no record: a record is an object".to_string(),
+        ));
+    }
+    let mut seen = Seen::default();
+    let mut first = true;
+    scanner.open()?;
+    while let Some(name) = scanner.name(&mut first)? {
+        let mut line = Line {
+            scanner: &mut scanner,
+            parts,
+            raw,
+        };
+        if !line.field(&name, &mut seen, keep_offsets)? {
+            // The whole line must be JSON before it may be called plain JSON.
+            let name = String::from_utf8_lossy(&name.bytes()).into_owned();
+            check_rest(&mut scanner, &mut first)?;
+            return Err(not_a_record(format!("{name:?} is no field of a record")));
+        }
+    }
+    scanner.end()?;
+    match seen.value {
+        true => Ok(()),
+        false => Err(not_a_record("the object has no value".to_string())),
+    }
+}
+
+/// Checks what follows the name of a field that is refused.
+fn check_rest(scanner: &mut Scanner<'_>, first: &mut bool) -> Result<()> {
+    scanner.value()?;
+    while scanner.name(first)?.is_some() {
+        scanner.value()?;
+    }
+    Ok(scanner.end()?)
+}
+
+fn not_a_record(reason: String) -> Reject {
+    Reject {
+        reason,
+        hint: Some(PLAIN),
+    }
+}
+
+/// Which fields were given.
+#[derive(Default)]
+struct Seen {
+    key: bool,
+    value: bool,
+    headers: bool,
+    ts: bool,
+}
+
+fn once(seen: &mut bool, what: &str) -> Result<()> {
+    match std::mem::replace(seen, true) {
+        false => Ok(()),
+        true => Err(Reject::new(format!("the {what} is given twice"))),
+    }
+}
+
+/// A line on its way into parts.
+struct Line<'s, 'a> {
+    scanner: &'s mut Scanner<'a>,
+    parts: &'s mut Parts,
+    raw: &'a [u8],
+}
+
+impl Line<'_, '_> {
+    /// Takes the value of field `name`; `false`, taking nothing, if there is no such field.
+    fn field(&mut self, name: &Text<'_>, seen: &mut Seen, keep_offsets: bool) -> Result<bool> {
+        let decoded = name.bytes();
+        match &*decoded {
+            b"key" | b"key_b64" => once(&mut seen.key, "key")?,
+            b"value" | b"value_b64" | b"value_json" => once(&mut seen.value, "value")?,
+            b"headers" | b"headers_b64" => once(&mut seen.headers, "list of headers")?,
+            b"ts" => once(&mut seen.ts, "timestamp")?,
+            _ => {}
+        }
+        match &*decoded {
+            b"key" => self.parts.key = self.string("key")?,
+            b"value" => self.parts.value = self.string("value")?,
+            b"key_b64" => self.parts.key = self.base64("key_b64")?,
+            b"value_b64" => self.parts.value = self.base64("value_b64")?,
+            b"value_json" => {
+                let text = self.scanner.value()?.text;
+                let end = self.scanner.at();
+                self.parts.value = Slot::Raw(Span(end - text.len(), end));
+            }
+            b"headers" => self.headers("headers", false)?,
+            b"headers_b64" => self.headers("headers_b64", true)?,
+            b"ts" => self.parts.timestamp = Some(self.integer("ts")?).filter(|ts| *ts != -1),
+            b"offset" if keep_offsets => {
+                let offset = Some(self.integer("offset")?).filter(|n| *n >= 0);
+                let negative = || Reject::new("the offset is negative");
+                self.parts.offset = Some(offset.ok_or_else(negative)?);
+            }
+            b"offset" | b"topic" | b"partition" => drop(self.scanner.value()?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// A string or null.
+    fn string(&mut self, name: &str) -> Result<Slot> {
+        match self.scanner.peek()? {
+            Kind::Null => {
+                self.scanner.value()?;
+                Ok(Slot::Null)
+            }
+            Kind::String => {
+                let text = self.scanner.string()?;
+                Ok(self.slot(&text))
+            }
+            _ => Err(self.mistyped(name, "a string or null")),
+        }
+    }
+
+    fn slot(&mut self, text: &Text<'_>) -> Slot {
+        match text.escaped {
+            true => Slot::Held(self.parts.hold(|out| text.append_to(out))),
+            false => {
+                let end = self.scanner.at() - 1;
+                Slot::Raw(Span(end - text.raw.len(), end))
+            }
+        }
+    }
+
+    /// A string of base64.
+    fn base64(&mut self, name: &str) -> Result<Slot> {
+        if self.scanner.peek()? != Kind::String {
+            return Err(self.mistyped(name, "a string of base64"));
+        }
+        let at = self.scanner.at() + 1;
+        let text = self.scanner.string()?;
+        encoded(&BASE64, &text.bytes(), self.parts)
+            .map_err(|_| Reject::new(format!("{name} is not base64 at column {}", at + 1)))
+    }
+
+    fn integer(&mut self, name: &str) -> Result<i64> {
+        if self.scanner.peek()? != Kind::Number {
+            return Err(self.mistyped(name, "a whole number"));
+        }
+        let at = self.scanner.at();
+        let value = self.scanner.value()?;
+        std::str::from_utf8(value.text)
+            .ok()
+            .and_then(|t| t.parse().ok())
+            .ok_or_else(|| wrong_type(name, "a whole number", at))
+    }
+
+    /// An array of pairs.
+    fn headers(&mut self, name: &str, base64: bool) -> Result<()> {
+        const WHAT: &str = "a list of pairs";
+        let mut first = true;
+        if self.scanner.peek()? != Kind::Array {
+            return Err(self.mistyped(name, WHAT));
+        }
+        self.scanner.open()?;
+        while self.scanner.item(&mut first)? {
+            if self.scanner.peek()? != Kind::Array {
+                return Err(self.mistyped(name, WHAT));
+            }
+            let mut inner = true;
+            self.scanner.open()?;
+            let mut pair = [Slot::Null; 2];
+            for slot in &mut pair {
+                if !self.scanner.item(&mut inner)? {
+                    return Err(wrong_type(name, WHAT, self.scanner.at() - 1));
+                }
+                *slot = match (base64, self.scanner.peek()?) {
+                    (true, Kind::String) => self.base64(name)?,
+                    _ => self.string(name)?,
+                };
+            }
+            if self.scanner.item(&mut inner)? {
+                return Err(self.mistyped(name, WHAT));
+            }
+            let [Some(key), value] = pair.map(|slot| self.held(slot)) else {
+                return Err(Reject::new("a header's name is null"));
+            };
+            self.parts.headers.push((key, value));
+        }
+        Ok(())
+    }
+
+    /// The same part among the decoded bytes.
+    fn held(&mut self, slot: Slot) -> Option<Span> {
+        match slot {
+            Slot::Null => None,
+            Slot::Held(span) => Some(span),
+            Slot::Raw(span) => {
+                let bytes = span.of(self.raw);
+                Some(self.parts.hold(|out| out.extend_from_slice(bytes)))
+            }
+        }
+    }
+
+    /// The refusal of the value that comes next, if it is JSON at all.
+    fn mistyped(&mut self, name: &str, want: &str) -> Reject {
+        let at = self.scanner.at();
+        match self.scanner.value() {
+            Err(fault) => Reject::not_json(fault),
+            Ok(_) => wrong_type(name, want, at),
+        }
+    }
+}
+
+fn wrong_type(name: &str, want: &str, at: usize) -> Reject {
+    Reject::new(format!("{name} is not {want} at column {}", at + 1))
+}
