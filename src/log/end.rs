@@ -111,6 +111,17 @@ pub struct End {
     pub durable: Option<Offset>,
     /// Sequence of the newest valid durable slot, 0 without one.
     pub durable_sequence: u64,
+    /// Boot in which it was written.
+    pub durable_boot_id: Option<[u8; 16]>,
+}
+
+impl End {
+    /// Whether the host rebooted since the last write that is on record here; false if nothing is.
+    /// The end slots are not synced, so a crash may leave only the durable one to tell.
+    pub fn rebooted(&self, boot_id: [u8; 16]) -> bool {
+        let written = self.hint.map(|h| h.boot_id).or(self.durable_boot_id);
+        written.is_some_and(|w| w != boot_id)
+    }
 }
 
 /// Reads `.logd/end` of a partition's `.logd` directory; empty if there is none.
@@ -138,8 +149,9 @@ pub fn read_from(file: &dyn File) -> io::Result<End> {
     let durable = newest(decode_durable(next()), decode_durable(next()), |d| d.0);
     Ok(End {
         hint,
-        durable: durable.map(|d| d.1),
+        durable: durable.map(|d| d.2),
         durable_sequence: durable.map_or(0, |d| d.0),
+        durable_boot_id: durable.map(|d| d.1),
     })
 }
 
@@ -220,12 +232,10 @@ fn decode_hint(bytes: &[u8]) -> Option<EndHint> {
     })
 }
 
-/// (sequence, D)
-fn decode_durable(bytes: &[u8]) -> Option<(u64, Offset)> {
+/// Sequence, boot id, D.
+fn decode_durable(bytes: &[u8]) -> Option<(u64, [u8; 16], Offset)> {
     let mut s = Fields::open(bytes, DURABLE_MAGIC)?;
-    let sequence = s.u64()?;
-    let _boot_id: [u8; 16] = s.take()?;
-    Some((sequence, Offset(s.i64()?)))
+    Some((s.u64()?, s.take()?, Offset(s.i64()?)))
 }
 
 /// A slot being written.

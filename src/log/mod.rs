@@ -13,13 +13,29 @@
 //! | [`end`] | `.logd/end`: where appends go on (a hint), and the durable offset D (a promise) |
 //! | [`listing`] | the directory as an ordered list of segments; where the log starts |
 //! | [`lock`] | lock files: who holds them, and are they still the ones in the directory |
+//! | [`writer`] | the append path: lock, end, write, roll, release |
+//! | [`recovery`] | a log that crashed made appendable: torn tail against corruption |
+//! | [`lost`] | `.logd/lost+found` |
+//! | [`sync`], [`failed`] | the sync queue and D; the mark of a failed sync |
+//! | [`broker`] | living beside a Kafka broker |
+//! | [`epoch`], [`producers`] | the leader epoch; producer state and its snapshots |
 
+pub mod broker;
 pub mod config;
+#[cfg(test)]
+mod crash_tests;
 pub mod end;
+pub mod epoch;
+pub mod failed;
 pub mod files;
 pub mod listing;
 pub mod lock;
+pub mod lost;
+pub mod producers;
+pub mod recovery;
 pub mod state;
+pub mod sync;
 #[cfg(test)]
 #[allow(dead_code)] // a vocabulary; not every test needs every word
 pub(crate) mod testing;
+pub mod writer;

@@ -2,6 +2,8 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`active`] | the segment that takes appends: writing, indexing, sealing |
 //! | [`scan`] | the batches of one `.log`, front to back, checked; the next good one behind damage |
 
+pub mod active;
 pub mod scan;

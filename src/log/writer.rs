@@ -1,0 +1,817 @@
+//! The append path: one partition as one process writes to it.
+//!
+//! Any number of processes append to a log. Each takes the append lock for as long as it has input
+//! ready, 2 ms at most ([`Hold`]), writes whole batches behind the end, leaves the new end in
+//! `.logd/end`, and frees the lock. Nothing is synced under the lock and nothing waits under it; what
+//! must be durable is queued at the [`Syncer`] afterwards.
+//!
+//! Under the lock, in this order:
+//!
+//! 1. The lock and the directory are still the ones that the path leads to; no sync has failed; this
+//!    is no copy and not fenced.
+//! 2. The end is as this process left it (sequence, boot, length), or as another one says it left it
+//!    (the hint, then the batches behind it), or else the log is [recovered](crate::log::recovery).
+//! 3. Batches get their base offset and leader epoch, are written, counted, indexed. A batch that is
+//!    full, old or out of range for the segment makes it roll.
+//! 4. Before release: index entries, then the end hint.
+//!
+//! A write that fails is cut back to the last whole batch; if that fails too the tail is torn, and
+//! the next holder cuts it.
+//!
+//! A roll seals the old segment (zeros cut, final time index entry), announces the new base in the
+//! end hint, and only then makes the new files: a crash in between leaves the old segment active.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::batch::{Batch, BatchHeader};
+use crate::format::builder::{Chunk, SealedBatch, stamp};
+use crate::format::frame::{Frame, frame};
+use crate::format::names::{Kind, file_name};
+use crate::format::snapshot::ProducerEntry;
+use crate::format::{Limits, Offset};
+use crate::log::broker::Parent;
+use crate::log::end::{self, End, EndHint};
+use crate::log::listing::LogDir;
+use crate::log::lock::LockFile;
+use crate::log::lost::Lost;
+use crate::log::producers::Producers;
+use crate::log::recovery::{Recovery, tally_of};
+use crate::log::sync::Syncer;
+use crate::log::{epoch, failed, files};
+use crate::segment::active::{ActiveSegment, Noted, RollLimits};
+use crate::sys::{Dir, File, FsKind, Host, Wait};
+
+/// Longest time the append lock is held while input keeps coming.
+pub const HOLD_MAX: Duration = Duration::from_millis(2);
+
+/// How a log is to be written.
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    /// How long to wait for the append lock.
+    pub wait: Option<Duration>,
+    /// Write on a network file system all the same.
+    pub allow_network_fs: bool,
+    /// Fill the active segment with zeros ahead of its data: for a sync after every batch.
+    pub zero_fill: bool,
+    /// When a segment is full.
+    pub roll: RollLimits,
+    /// This command, for who finds the lock taken.
+    pub command: String,
+}
+
+/// One partition, open for appending.
+pub struct Writer {
+    host: Arc<dyn Host>,
+    log: LogDir,
+    logd_dir: Arc<dyn Dir>,
+    parent: Parent,
+    options: WriterOptions,
+    lock: LockFile,
+    end_file: Box<dyn File>,
+    syncer: Arc<Syncer>,
+    limits: Limits,
+    /// `None` until the first hold.
+    state: Option<WriteState>,
+    lost: Vec<Lost>,
+    /// A segment with producer batches was sealed and wants its snapshot.
+    snapshot_due: Option<Offset>,
+    producers: Option<Producers>,
+}
+
+/// What this process knows of the log's end.
+struct WriteState {
+    active: ActiveSegment,
+    /// Sequence of the end hint that says so.
+    sequence: u64,
+    epoch: i32,
+    highest: Offset,
+}
+
+/// What an append did.
+#[derive(Debug)]
+pub struct Appended {
+    /// Offset of the first record (the log end, if nothing was written).
+    pub first: Offset,
+    /// Log end offset afterwards.
+    pub next: Offset,
+    /// Whole batches that are in the log now.
+    pub batches: usize,
+    /// Why it stopped before all were.
+    pub error: Option<Error>,
+}
+
+impl Writer {
+    /// Opens the partition directory at `path` for appending. Makes `.logd` where there is none.
+    /// Takes the broker's lock for as long as this lives, but not yet the append lock.
+    ///
+    /// # Errors
+    /// `NotFound`, `Permission`, `Config` (a network file system), `Locked` (a broker runs here), or
+    /// what the system answers.
+    pub fn open(host: &Arc<dyn Host>, path: &Path, options: WriterOptions) -> Result<Writer> {
+        let log = LogDir::open(host.as_ref(), path)?;
+        check_place(log.dir().as_ref(), options.allow_network_fs)?;
+        let parent = Parent::join(host.as_ref(), path)?;
+        let logd_dir = open_logd_dir(log.dir().as_ref())?;
+        let end_file = open_end(host.as_ref(), &log, logd_dir.as_ref())?;
+        let lock = LockFile::open(logd_dir.as_ref(), files::APPEND_LOCK)?;
+        let syncer = Syncer::open(host.clone(), log.dir().clone(), logd_dir.clone())?;
+        Ok(Writer {
+            host: host.clone(),
+            log,
+            logd_dir,
+            parent,
+            options,
+            lock,
+            end_file,
+            syncer: Arc::new(syncer),
+            limits: Limits::default(),
+            state: None,
+            lost: Vec::new(),
+            snapshot_due: None,
+            producers: None,
+        })
+    }
+
+    /// The partition's directory.
+    pub fn path(&self) -> &Path {
+        self.log.dir().path()
+    }
+
+    /// The partition's `.logd` directory.
+    pub fn logd_dir(&self) -> &Arc<dyn Dir> {
+        &self.logd_dir
+    }
+
+    /// Who makes it durable; to be shared with a background thread.
+    pub fn syncer(&self) -> Arc<Syncer> {
+        self.syncer.clone()
+    }
+
+    /// What recovery had to take out since this was last asked: for a notice.
+    pub fn take_lost(&mut self) -> Vec<Lost> {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// Takes the append lock and makes sure of the end. See [`Hold`].
+    ///
+    /// # Errors
+    /// `Locked` if the wait is over, `Data` for a damaged or fenced log, `Permission` for a copy,
+    /// `Io` after a failed sync; else what the system answers.
+    pub fn hold(&mut self) -> Result<Hold<'_>> {
+        let wait = match self.options.wait {
+            Some(d) => Wait::Until(Instant::now() + d),
+            None => Wait::Forever,
+        };
+        if !self.lock.acquire(self.logd_dir.as_ref(), wait)? {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "the log was replaced by another directory",
+            )
+            .at_path(self.path()));
+        }
+        match self.prepare() {
+            Ok(()) => {
+                let next = self.state()?.active.tally().next_offset;
+                Ok(Hold {
+                    writer: self,
+                    since: Instant::now(),
+                    next,
+                    dirty: false,
+                    open: true,
+                })
+            }
+            Err(e) => {
+                let _ = self.lock.release();
+                Err(e)
+            }
+        }
+    }
+
+    /// Cuts the zeros that were filled ahead and writes what snapshots are due.
+    ///
+    /// # Errors
+    /// As [`Writer::hold`].
+    pub fn close(mut self) -> Result<()> {
+        let ahead = |s: &WriteState| s.active.file_len() > s.active.tally().position.0;
+        if self.state.as_ref().is_some_and(ahead) {
+            let mut hold = self.hold()?;
+            hold.cut_zeros()?;
+            hold.release()?;
+        }
+        self.write_due_snapshot()
+    }
+
+    /// Everything that must be true under the lock before a byte is written.
+    fn prepare(&mut self) -> Result<()> {
+        failed::refuse_if_failed(self.logd_dir.as_ref())?;
+        self.refuse_copies()?;
+        let end = end::read_from(self.end_file.as_ref()).map_err(|e| self.io(e))?;
+        if self.is_unchanged(&end)? || self.follow_hint(&end)? {
+            return Ok(());
+        }
+        self.recover(end)
+    }
+
+    fn refuse_copies(&self) -> Result<()> {
+        let there = |name| {
+            self.logd_dir
+                .stat(name)
+                .map(|m| m.is_some())
+                .map_err(|e| self.io(e))
+        };
+        if there(files::REPLICA)? {
+            let why = "this is a copy of another log and takes no appends until it is promoted";
+            let hint = format!("logd promote {}", self.path().display());
+            return Err(Error::new(ErrorKind::Permission, why)
+                .at_path(self.path())
+                .hint(hint));
+        }
+        if there(files::FENCED)? {
+            let why = "fenced: a copy of this log was promoted and takes the appends now";
+            return Err(Error::data(why).at_path(self.path()));
+        }
+        Ok(())
+    }
+
+    /// Whether nobody wrote since this process did, not even in part.
+    fn is_unchanged(&mut self, end: &End) -> Result<bool> {
+        let Some(state) = &mut self.state else {
+            return Ok(false);
+        };
+        let Some(hint) = end.hint.filter(|h| h.sequence == state.sequence) else {
+            return Ok(false);
+        };
+        let same = hint.boot_id == self.host.boot_id() && hint.base == state.active.base();
+        let known = state.active.file_len();
+        let now = state
+            .active
+            .refresh_len()
+            .map_err(|e| io_error(&self.log, e))?;
+        // A holder that was killed before it released has left batches, or a part of one, behind ours;
+        // another one may have cut the zeros.
+        Ok(same && (now == known || now == state.active.tally().position.0))
+    }
+
+    /// Takes over the end that another process left, if it is in the segment that is open here.
+    fn follow_hint(&mut self, end: &End) -> Result<bool> {
+        let boot = self.host.boot_id();
+        let Some(state) = &mut self.state else {
+            return Ok(false);
+        };
+        let Some(h) = end.hint.filter(|h| h.boot_id == boot && boot != [0; 16]) else {
+            return Ok(false);
+        };
+        if h.base != state.active.base() || h.inode != state.active.inode() {
+            return Ok(false);
+        }
+        let fail = |e| io_error(&self.log, e);
+        let (i, t) = (u64::from(h.index_bytes), u64::from(h.time_index_bytes));
+        if !state.active.adopt(tally_of(&h), i, t).map_err(fail)? {
+            return Ok(false);
+        }
+        // Only an empty tail needs no look; anything else is recovery's to judge.
+        let (position, len) = (h.position.0, state.active.file_len());
+        if len < position
+            || !starts_with_zeros(state.active.log().as_ref(), position, len).map_err(fail)?
+        {
+            return Ok(false);
+        }
+        (state.sequence, state.epoch, state.highest) = (h.sequence, h.epoch, h.highest);
+        self.lock
+            .write_note(self.host.as_ref(), &self.options.command);
+        Ok(true)
+    }
+
+    /// First use, or nothing on record that can be believed.
+    fn recover(&mut self, end: End) -> Result<()> {
+        self.parent.spoil_clean_shutdown()?;
+        self.lock
+            .write_note(self.host.as_ref(), &self.options.command);
+        self.state = None;
+        self.producers = None;
+        let recovery = Recovery {
+            host: self.host.as_ref(),
+            log: &self.log,
+            logd_dir: self.logd_dir.as_ref(),
+            end,
+            recovery_point: self.parent.recovery_point(self.log.dir().path()),
+            limits: self.limits,
+        };
+        let recovered = recovery.run()?;
+        self.lost.extend(recovered.lost);
+        let next = recovered.active.tally().next_offset;
+        let state = WriteState {
+            epoch: epoch::current(self.log.dir().as_ref(), next)?,
+            highest: end.hint.map_or(next, |h| h.highest.max(next)),
+            sequence: end.hint.map_or(0, |h| h.sequence),
+            active: recovered.active,
+        };
+        self.state = Some(state);
+        self.write_hint()
+    }
+
+    fn state(&mut self) -> Result<&mut WriteState> {
+        let missing = || Error::new(ErrorKind::Bug, "append without a recovered log");
+        self.state.as_mut().ok_or_else(missing)
+    }
+
+    /// Leaves the end for the next holder.
+    fn write_hint(&mut self) -> Result<()> {
+        let (boot_id, wall_ms, boot_ms) = (
+            self.host.boot_id(),
+            self.host.wall_ms(),
+            self.host.boot_ms(),
+        );
+        let state = self.state()?;
+        // Entries that cannot be written stay gathered; the hint then speaks of the shorter index.
+        let _ = state.active.flush();
+        let t = *state.active.tally();
+        let (index, time_index) = state.active.index_bytes();
+        let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        state.sequence += 1;
+        state.highest = state.highest.max(t.next_offset);
+        let hint = EndHint {
+            sequence: state.sequence,
+            boot_id,
+            base: state.active.base(),
+            position: t.position,
+            end: t.next_offset,
+            highest: state.highest,
+            wall_ms,
+            boot_ms,
+            inode: state.active.inode(),
+            max_timestamp: t.max_timestamp,
+            first_timestamp: t.first_timestamp,
+            max_timestamp_relative: small(
+                (t.max_timestamp_offset - state.active.base()).max(0) as u64
+            ),
+            since_index_entry: small(t.since_index_entry),
+            index_bytes: small(index),
+            time_index_bytes: small(time_index),
+            epoch: state.epoch,
+            has_producers: t.has_producers,
+        };
+        end::write_hint(self.end_file.as_ref(), &hint).map_err(|e| self.io(e))
+    }
+
+    /// Seals the active segment and begins the next at `base`.
+    fn roll(&mut self, base: Offset) -> Result<()> {
+        let dir = self.log.dir().clone();
+        let place = self.log.path_of(&file_name(base, Kind::Log));
+        let fail = |e| Error::io("cannot begin a new segment", e).at_path(&place);
+        let state = self.state()?;
+        state.active.seal().map_err(fail)?;
+        let had_producers = state.active.tally().has_producers;
+        self.announce(base)?;
+        let active = ActiveSegment::create(dir.as_ref(), base).map_err(fail)?;
+        self.state()?.active = active;
+        if had_producers {
+            self.snapshot_due = Some(base);
+        }
+        self.write_hint()
+    }
+
+    /// Says in the hint that the next segment begins at `base`, before it is made.
+    fn announce(&mut self, base: Offset) -> Result<()> {
+        let end = end::read_from(self.end_file.as_ref()).map_err(|e| self.io(e))?;
+        let state = self.state()?;
+        state.sequence += 1;
+        let sequence = state.sequence;
+        let next = state.active.tally().next_offset;
+        let Some(last) = end.hint else { return Ok(()) };
+        let hint = EndHint {
+            sequence,
+            base,
+            end: next,
+            highest: last.highest.max(next),
+            position: crate::format::Position(0),
+            inode: 0,
+            index_bytes: 0,
+            time_index_bytes: 0,
+            since_index_entry: 0,
+            ..last
+        };
+        end::write_hint(self.end_file.as_ref(), &hint).map_err(|e| self.io(e))
+    }
+
+    /// Writes the producer snapshot that a roll left due. Without the lock: what it covers is sealed.
+    fn write_due_snapshot(&mut self) -> Result<()> {
+        let Some(at) = self.snapshot_due.take() else {
+            return Ok(());
+        };
+        Producers::load(&self.log, at, &self.limits)?.write_snapshot(&self.log, at)
+    }
+
+    fn io(&self, e: io::Error) -> Error {
+        io_error(&self.log, e)
+    }
+}
+
+fn io_error(log: &LogDir, e: io::Error) -> Error {
+    Error::io("cannot append", e).at_path(log.dir().path())
+}
+
+/// The append lock, held. Dropping it frees the lock as [`Hold::release`] does, errors unseen.
+pub struct Hold<'a> {
+    writer: &'a mut Writer,
+    since: Instant,
+    /// Log end offset; still right after a failure has made everything else unknown.
+    next: Offset,
+    dirty: bool,
+    open: bool,
+}
+
+impl Hold<'_> {
+    /// Offset that the next record gets.
+    pub fn next_offset(&self) -> Offset {
+        self.next
+    }
+
+    /// Whether others should have a turn.
+    pub fn expired(&self) -> bool {
+        self.since.elapsed() >= HOLD_MAX
+    }
+
+    /// Appends the batches of a chunk in order: as few writes as segments allow, or, with
+    /// `write_each`, one write a batch. Visible to readers on return; durable after a sync.
+    ///
+    /// What was written before an error stays and is counted; nothing of the batch that failed does.
+    ///
+    /// # Errors
+    /// None by itself: see [`Appended::error`].
+    pub fn append(&mut self, chunk: &mut Chunk, write_each: bool) -> Appended {
+        let first = self.next_offset();
+        let mut done = 0;
+        let mut error = None;
+        while done < chunk.batches.len() && error.is_none() {
+            match self.append_run(chunk, done, write_each) {
+                Ok((batches, e)) => {
+                    done += batches;
+                    error = e;
+                }
+                Err(e) => error = Some(e),
+            }
+        }
+        Appended {
+            first,
+            next: self.next_offset(),
+            batches: done,
+            error,
+        }
+    }
+
+    /// Appends from batch `from` on as many as go into the active segment with one write.
+    fn append_run(
+        &mut self,
+        chunk: &mut Chunk,
+        from: usize,
+        write_each: bool,
+    ) -> Result<(usize, Option<Error>)> {
+        let roll = self.writer.options.roll;
+        let zero_fill = self.writer.options.zero_fill;
+        let state = self.writer.state()?;
+        let mut next = state.active.tally().next_offset;
+        let mut ahead = state.active.ahead();
+        let Chunk { bytes, batches } = chunk;
+        let run = batches.get(from..).unwrap_or_default();
+        let Some(head) = run.first() else {
+            return Ok((0, None));
+        };
+        if state.active.must_roll(
+            &roll,
+            &ahead,
+            head,
+            next + i64::from(head.last_offset_delta),
+        ) {
+            self.writer.roll(next)?;
+            self.dirty = true;
+            return Ok((0, None));
+        }
+        let epoch = state.epoch;
+        let mut noted = Vec::new();
+        let mut end = head.start;
+        for batch in run {
+            let last_offset = next + i64::from(batch.last_offset_delta);
+            let full = state.active.must_roll(&roll, &ahead, batch, last_offset);
+            if !noted.is_empty() && (write_each || full) {
+                break;
+            }
+            ahead = ahead.behind(batch);
+            stamp(
+                bytes.get_mut(batch.start..).unwrap_or_default(),
+                next,
+                epoch,
+            );
+            noted.push(Noted {
+                size: batch.size as u64,
+                last_offset,
+                max_timestamp: batch.max_timestamp,
+                has_producer: batch.has_producer,
+            });
+            next = last_offset.next();
+            end = batch.start + batch.size;
+        }
+        self.dirty = true;
+        let run_bytes = bytes.get(head.start..end).unwrap_or_default();
+        let (written, e) = state.active.write(run_bytes, zero_fill);
+        let whole = count_whole(&mut state.active, &noted, written as u64);
+        self.next = state.active.tally().next_offset;
+        match e {
+            None => Ok((whole, None)),
+            Some(e) => Ok((whole, Some(self.cut_back(e)))),
+        }
+    }
+
+    /// After a failed write: nothing of the batch that failed may stay.
+    fn cut_back(&mut self, e: io::Error) -> Error {
+        let error = self.writer.io(e);
+        if let Some(state) = &mut self.writer.state
+            && (state.active.refresh_len().is_err() || state.active.cut_tail().is_err())
+        {
+            // The tail is torn. Our hint speaks of the end before it, so the next holder finds it.
+            let _ = self.writer.write_hint();
+            self.writer.state = None;
+            self.dirty = false;
+        }
+        error
+    }
+
+    /// Appends batches as they were stored elsewhere, one after the other in `bytes`: each must be a
+    /// whole, sound magic 2 batch. Base offsets are given anew, or with `keep_offsets` kept, and
+    /// must then not lie below the end.
+    ///
+    /// # Errors
+    /// In [`Appended::error`]: `Data` for a batch that is not sound or lies too low.
+    pub fn append_stored(&mut self, bytes: &mut [u8], keep_offsets: bool) -> Appended {
+        let first = self.next_offset();
+        let (mut batches, mut at, mut error) = (0, 0, None);
+        while at < bytes.len() && error.is_none() {
+            let rest = bytes.get_mut(at..).unwrap_or_default();
+            match self.append_one_stored(rest, keep_offsets) {
+                Ok(size) => {
+                    at += size;
+                    batches += 1;
+                }
+                Err(e) => error = Some(e),
+            }
+        }
+        Appended {
+            first,
+            next: self.next_offset(),
+            batches,
+            error,
+        }
+    }
+
+    fn append_one_stored(&mut self, rest: &mut [u8], keep_offsets: bool) -> Result<usize> {
+        let Frame::Entry(size) = frame(rest, &self.writer.limits) else {
+            return Err(Error::data("not a whole record batch"));
+        };
+        let bytes = rest.get_mut(..size).unwrap_or_default();
+        let header = sound_v2(bytes)?;
+        let next = self.next_offset();
+        let base = if keep_offsets {
+            header.base_offset
+        } else {
+            next
+        };
+        if base < next {
+            let why = format!("the batch begins at offset {base}, but the log ends at {next}");
+            return Err(Error::data(why).at_path(self.writer.path()));
+        }
+        let delta = i32::try_from(header.last_offset - header.base_offset).unwrap_or(i32::MAX);
+        let sealed = SealedBatch {
+            start: 0,
+            size,
+            count: header.count,
+            last_offset_delta: delta,
+            max_timestamp: header.max_timestamp,
+            has_producer: header.has_producer(),
+        };
+        self.append_at(bytes, &sealed, base)?;
+        Ok(size)
+    }
+
+    /// Appends the batches of a chunk, the first at `base`, which must not lie below the end.
+    ///
+    /// # Errors
+    /// `Data` if it does; else as [`Hold::append`].
+    pub fn append_chunk_at(&mut self, chunk: &mut Chunk, base: Offset) -> Result<Appended> {
+        let next = self.next_offset();
+        if base < next {
+            let why = format!("offset {base} is taken; the log ends at {next}");
+            return Err(Error::data(why).at_path(self.writer.path()));
+        }
+        let Chunk { bytes, batches } = chunk;
+        let mut at = base;
+        for (i, batch) in batches.iter().enumerate() {
+            let place = bytes
+                .get_mut(batch.start..batch.start + batch.size)
+                .unwrap_or_default();
+            if let Err(e) = self.append_at(place, batch, at) {
+                let next = self.next_offset();
+                return Ok(Appended {
+                    first: base,
+                    next,
+                    batches: i,
+                    error: Some(e),
+                });
+            }
+            at = self.next_offset();
+        }
+        Ok(Appended {
+            first: base,
+            next: at,
+            batches: batches.len(),
+            error: None,
+        })
+    }
+
+    /// Writes one batch at `base`, which is the log end or beyond.
+    fn append_at(&mut self, bytes: &mut [u8], batch: &SealedBatch, base: Offset) -> Result<()> {
+        let (roll, zero_fill) = (self.writer.options.roll, self.writer.options.zero_fill);
+        let last_offset = base + i64::from(batch.last_offset_delta);
+        let active = &self.writer.state()?.active;
+        if active.must_roll(&roll, &active.ahead(), batch, last_offset) {
+            self.writer.roll(base)?;
+        }
+        let state = self.writer.state()?;
+        stamp(bytes, base, state.epoch);
+        self.dirty = true;
+        let (written, e) = state.active.write(bytes, zero_fill);
+        let noted = Noted {
+            size: batch.size as u64,
+            last_offset,
+            max_timestamp: batch.max_timestamp,
+            has_producer: batch.has_producer,
+        };
+        count_whole(&mut state.active, &[noted], written as u64);
+        self.next = state.active.tally().next_offset;
+        e.map_or(Ok(()), |e| Err(self.cut_back(e)))
+    }
+
+    /// The state of a producer as of the log end: from the newest snapshot and the batches after it.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn producer(&mut self, id: i64) -> Result<Option<ProducerEntry>> {
+        let end = self.next_offset();
+        let w = &mut *self.writer;
+        let fresh = match w.producers.take() {
+            Some(p) => p.advance(&w.log, end, &w.limits)?,
+            None => Producers::load(&w.log, end, &w.limits)?,
+        };
+        Ok(w.producers.insert(fresh).get(id).copied())
+    }
+
+    fn cut_zeros(&mut self) -> Result<()> {
+        let fail = |e| io_error(&self.writer.log, e);
+        if let Some(state) = &mut self.writer.state {
+            state.active.cut_tail().map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the end for the next holder and frees the lock; then writes what snapshot a roll left
+    /// due.
+    ///
+    /// # Errors
+    /// What the system answers; the batches are in the log all the same.
+    pub fn release(mut self) -> Result<()> {
+        self.let_go()?;
+        self.writer.write_due_snapshot()
+    }
+
+    fn let_go(&mut self) -> Result<()> {
+        self.open = false;
+        let hint = match self.dirty && self.writer.state.is_some() {
+            true => self.writer.write_hint(),
+            false => Ok(()),
+        };
+        self.writer.lock.release().map_err(|e| self.writer.io(e))?;
+        hint
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            let _ = self.let_go();
+        }
+    }
+}
+
+/// Counts the batches that lie wholly in the first `written` bytes.
+fn count_whole(active: &mut ActiveSegment, run: &[Noted], written: u64) -> usize {
+    let (mut end, mut whole) = (0, 0);
+    for batch in run {
+        end += batch.size;
+        if end > written {
+            break;
+        }
+        active.note(batch);
+        whole += 1;
+    }
+    whole
+}
+
+fn sound_v2(bytes: &[u8]) -> Result<BatchHeader> {
+    let batch = Batch::check(bytes).map_err(|d| Error::data(d.reason).at_position(d.at as u64))?;
+    let header = batch.header().clone();
+    if header.magic != 2 {
+        let why = format!("magic {} is only read, never written", header.magic);
+        return Err(Error::data(why).at_position(16));
+    }
+    if header.last_offset < header.base_offset {
+        return Err(Error::data("the batch ends before it begins"));
+    }
+    Ok(header)
+}
+
+/// Whether the bytes that would be the next batch's length are zero (or not there).
+fn starts_with_zeros(log: &dyn File, position: u64, len: u64) -> io::Result<bool> {
+    if position == len {
+        return Ok(true);
+    }
+    let mut head = [0; crate::format::frame::HEADER_UP_TO_MAGIC];
+    let n = log.read_full_at(&mut head, position)?;
+    Ok(head.iter().take(n).all(|b| *b == 0))
+}
+
+/// Refuses where writing would not be safe.
+fn check_place(dir: &dyn Dir, allow_network_fs: bool) -> Result<()> {
+    let fail = |e| Error::io("cannot examine the directory", e).at_path(dir.path());
+    if !dir.is_safe_for_root().map_err(fail)? {
+        let why = "others may write in this directory; as root that is not safe";
+        return Err(Error::new(ErrorKind::Permission, why)
+            .at_path(dir.path())
+            .hint(format!("chmod o-w {}", dir.path().display())));
+    }
+    match dir.kind_of_fs().map_err(fail)? {
+        FsKind::Network(name) if !allow_network_fs => {
+            let why =
+                format!("on a network file system ({name}) locks and syncs cannot be relied on");
+            Err(Error::new(ErrorKind::Config, why)
+                .at_path(dir.path())
+                .hint("--allow-network-fs writes all the same"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Opens `.logd`, making it where there is none; its name is durable on return.
+pub fn open_logd_dir(dir: &dyn Dir) -> Result<Arc<dyn Dir>> {
+    let fail = |e| Error::io("cannot open .logd", e).at_path(dir.path());
+    match dir.open_dir(files::LOGD_DIR) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        other => return other.map_err(fail),
+    }
+    match dir.make_dir(files::LOGD_DIR) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        other => other.map_err(fail)?,
+    }
+    dir.sync().map_err(fail)?;
+    dir.open_dir(files::LOGD_DIR).map_err(fail)
+}
+
+/// Opens `.logd/end`, making it, durably, where there is none. An empty log is durable as it is, and
+/// D says so from the start; otherwise D is unknown until the first sync.
+fn open_end(host: &dyn Host, log: &LogDir, logd_dir: &dyn Dir) -> Result<Box<dyn File>> {
+    let fail = |e| Error::io("cannot make .logd/end", e).at_path(log.dir().path());
+    match logd_dir.open(files::END, crate::sys::Access::Write) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        other => return other.map_err(fail),
+    }
+    let empty = empty_log(log)?;
+    let file = logd_dir.open_or_create(files::END).map_err(fail)?;
+    file.set_len(end::FILE_BYTES).map_err(fail)?;
+    if let Some(base) = empty {
+        log.dir().sync().map_err(fail)?;
+        end::write_durable(file.as_ref(), 1, host.boot_id(), base).map_err(fail)?;
+    }
+    file.sync().and_then(|()| logd_dir.sync()).map_err(fail)?;
+    Ok(file)
+}
+
+/// Where an empty log begins; `None` if it is not empty.
+fn empty_log(log: &LogDir) -> Result<Option<Offset>> {
+    let segments = log.segments()?;
+    for s in &segments {
+        if log
+            .open_file(&s.log_name())?
+            .len()
+            .map_err(|e| io_error(log, e))?
+            > 0
+        {
+            return Ok(None);
+        }
+    }
+    match segments.last() {
+        Some(s) => Ok(Some(s.base())),
+        None => log.start_offset(&[]).map(Some),
+    }
+}
