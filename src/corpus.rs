@@ -78,7 +78,7 @@ fn expected(place: String, line: &str) -> Expected {
 }
 
 /// Decodes standard base64.
-fn base64(text: &str) -> Vec<u8> {
+pub fn base64(text: &str) -> Vec<u8> {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let (mut bits, mut n, mut out) = (0u32, 0, Vec::new());
     for c in text.bytes().filter(|c| *c != b'=') {

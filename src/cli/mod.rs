@@ -20,6 +20,7 @@ use std::ffi::OsString;
 
 pub mod args;
 pub mod context;
+mod dump;
 pub mod escape;
 pub mod exit;
 mod help;
@@ -63,6 +64,13 @@ const COMMANDS: &[Entry] = &[
         about: "make a log",
         command: init::command,
         run: init::run,
+    },
+    Entry {
+        name: "dump",
+        job: Job::Look,
+        about: "what is stored, as stored",
+        command: dump::command,
+        run: dump::run,
     },
     Entry {
         name: "help",

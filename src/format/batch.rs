@@ -330,6 +330,16 @@ impl<'a> Batch<'a> {
 /// ([`Batch::check_records`]) or holds its output back until the end.
 pub struct Records<'a>(Inner<'a>);
 
+impl Records<'_> {
+    /// The checksum that the record delivered last has of its own: in magic 0 and 1 only.
+    pub fn message_crc(&self) -> Option<u32> {
+        match &self.0 {
+            Inner::V2(_) => None,
+            Inner::Legacy(messages) => Some(messages.crc),
+        }
+    }
+}
+
 enum Inner<'a> {
     V2(RecordsV2<'a>),
     Legacy(legacy::Messages<'a>),

@@ -82,6 +82,8 @@ pub(super) struct Messages<'a> {
     base: i64,
     /// The time of magic 1 messages under LogAppendTime.
     append_timestamp: Option<TimestampMs>,
+    /// Checksum of the message delivered last.
+    pub(super) crc: u32,
 }
 
 impl<'a> Messages<'a> {
@@ -100,6 +102,7 @@ impl<'a> Messages<'a> {
             pos: 0,
             base: 0,
             append_timestamp: append.then_some(header.max_timestamp),
+            crc: 0,
         };
         let codec = match header.codec() {
             Ok(Codec::None) => return Ok(messages),
@@ -140,6 +143,7 @@ impl<'a> Messages<'a> {
             }
         };
         self.pos = message.end;
+        self.crc = message.head.crc;
         let timestamp = match self.append_timestamp {
             Some(append) if message.head.magic == 1 => append,
             _ => message.head.timestamp,

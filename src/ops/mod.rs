@@ -5,6 +5,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`words`] | the words of the command line: POS, RANGE, TIME, DURATION, SIZE, FIELD, LOG |
+//! | [`dump`] | what is stored, as stored: batches, records, indexes, damage |
 //! | [`json`] | a strict JSON scanner that builds no tree |
 //! | [`input`] | bytes to records: every `-F` format, and the options that shape them |
 //! | [`output`] | records to bytes: every `-F` format |
@@ -13,6 +14,7 @@
 //! | [`settings`] | settings in words, and which layer of them wins |
 
 pub mod create;
+pub mod dump;
 pub mod input;
 pub mod json;
 pub mod output;

@@ -451,9 +451,23 @@ pub enum Resync {
 /// # Errors
 /// The file cannot be read.
 pub fn resync(file: &dyn File, span: &Span, limits: &Limits) -> Result<Resync> {
+    let mut budget = (span.end - span.from).saturating_mul(4) + READ_BYTES as u64;
+    resync_within(file, span, limits, &mut budget)
+}
+
+/// As [`resync`], spending at most `budget` bytes on what pretends to be a batch: for a walk that
+/// searches again and again in one file.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn resync_within(
+    file: &dyn File,
+    span: &Span,
+    limits: &Limits,
+    budget: &mut u64,
+) -> Result<Resync> {
     let mut window = Window::new(READ_BYTES, READ_BYTES);
     let mut candidate = Vec::new();
-    let mut budget = (span.end - span.from).saturating_mul(4) + READ_BYTES as u64;
     let mut pos = span.from.0;
     loop {
         let bytes = window.read(file, pos, BATCH_HEADER_BYTES, span.end.0)?;
@@ -481,7 +495,7 @@ pub fn resync(file: &dyn File, span: &Span, limits: &Limits) -> Result<Resync> {
         let Some(rest) = budget.checked_sub(size as u64) else {
             return Ok(Resync::GaveUp(Position(pos)));
         };
-        budget = rest;
+        *budget = rest;
         if let Some(base) = prove(file, &mut candidate, pos, size, span)? {
             return Ok(Resync::Found(Position(pos), base));
         }
