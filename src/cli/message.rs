@@ -14,8 +14,8 @@
 //!
 //! A failing write to stderr has nobody left to be told; it is dropped.
 
-use super::escape::escape_into;
 use crate::error::{Error, ErrorKind};
+use crate::ops::output::escape::visible_string;
 use std::io::{IsTerminal, Write};
 
 /// Where words about data go, and how many of them.
@@ -113,11 +113,11 @@ impl Messages {
             false => ("", "", ""),
         };
         let mut out = format!("{bold}{}:{off} ", self.prefix);
-        escape_into(&mut out, what.as_bytes());
+        out.push_str(&visible_string(what.as_bytes()));
         out.push('\n');
         if let Some(hint) = hint {
             out.push_str(&format!("{faint}hint:{off} "));
-            escape_into(&mut out, hint.as_bytes());
+            out.push_str(&visible_string(hint.as_bytes()));
             out.push('\n');
         }
         out

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`args`] | options that mean the same everywhere |
 //! | [`context`] | what a command is handed |
-//! | [`escape`] | text that cannot steer a terminal |
+//! | [`table`] | reports: aligned, tab-separated, or JSON |
 //! | [`exit`] | exit statuses |
 //! | [`message`] | the one door to stderr |
 //! | [`stdio`] | stdout |
@@ -21,12 +21,14 @@ use std::ffi::OsString;
 pub mod args;
 pub mod context;
 mod dump;
-pub mod escape;
 pub mod exit;
 mod help;
+mod info;
 mod init;
+mod ls;
 pub mod message;
 pub mod stdio;
+pub mod table;
 mod usage;
 
 pub use context::{Context, When};
@@ -64,6 +66,20 @@ const COMMANDS: &[Entry] = &[
         about: "make a log",
         command: init::command,
         run: init::run,
+    },
+    Entry {
+        name: "ls",
+        job: Job::Look,
+        about: "list the logs in a directory",
+        command: ls::command,
+        run: ls::run,
+    },
+    Entry {
+        name: "info",
+        job: Job::Look,
+        about: "tell what a log holds",
+        command: info::command,
+        run: info::run,
     },
     Entry {
         name: "dump",

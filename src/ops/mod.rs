@@ -10,11 +10,13 @@
 //! | [`input`] | bytes to records: every `-F` format, and the options that shape them |
 //! | [`output`] | records to bytes: every `-F` format |
 //! | [`topic`] | from a LOG operand to partition directories |
+//! | [`info`] | what is in a log |
 //! | [`create`] | making a log |
 //! | [`settings`] | settings in words, and which layer of them wins |
 
 pub mod create;
 pub mod dump;
+pub mod info;
 pub mod input;
 pub mod json;
 pub mod output;
