@@ -39,3 +39,5 @@ pub mod sync;
 #[allow(dead_code)] // a vocabulary; not every test needs every word
 pub(crate) mod testing;
 pub mod writer;
+#[cfg(test)]
+mod writer_tests;
