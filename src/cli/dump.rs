@@ -2,9 +2,8 @@
 
 use super::{Context, Outcome, args};
 use crate::error::{Error, Result};
-use crate::format::Offset;
 use crate::ops::dump::{Item, Options, dump};
-use crate::ops::words::{Now, Pos, Range};
+use crate::ops::words::Range;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 
 mod json;
@@ -15,7 +14,7 @@ const GATHER_BYTES: usize = 32 << 10;
 
 pub fn command() -> Command {
     Command::new("dump")
-        .arg(args::from_offset().help("Only what has these offsets: 100, 100..200, ..200"))
+        .arg(args::from_offset())
         .arg(args::switch("batches", "Only batch headers"))
         .arg(args::switch("records", "Only records"))
         .arg(args::switch("indexes", "Only indexes, snapshots and checkpoints"))
@@ -107,7 +106,7 @@ trait Lines {
 fn options(ctx: &Context, matches: &ArgMatches) -> Result<Options> {
     let flag = |id| args::flag(matches, id);
     let only = ["batches", "records", "indexes"].into_iter().any(flag);
-    let range = args::word(matches, "from-offset", |w| range(w, &ctx.now()))?;
+    let range = args::word(matches, "from-offset", |w| Range::parse(w, &ctx.now()))?;
     Ok(Options {
         batches: !only || flag("batches"),
         records: !only || flag("records"),
@@ -116,19 +115,6 @@ fn options(ctx: &Context, matches: &ArgMatches) -> Result<Options> {
         as_kafka: flag("kafka"),
         ..Options::default()
     })
-}
-
-/// Offsets only: a damaged log has no first record, end or time to count from.
-fn range(word: &str, now: &Now) -> Result<std::ops::Range<Offset>> {
-    let range = Range::parse(word, now)?;
-    let offset = |pos: Option<Pos>, none: Offset| match pos {
-        None => Ok(none),
-        Some(Pos::Offset(n)) => Ok(Offset(n)),
-        Some(Pos::Earliest(0)) => Ok(Offset::ZERO),
-        Some(Pos::Latest(0)) => Ok(Offset::MAX),
-        Some(_) => Err(Error::usage(format!("{word}: dump takes offsets only")).hint("100..200")),
-    };
-    Ok(offset(range.from, Offset::ZERO)?..offset(range.to, Offset::MAX)?)
 }
 
 #[cfg(test)]

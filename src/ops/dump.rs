@@ -9,11 +9,13 @@
 //! |---|---|
 //! | [`segment`] | `.log` files: batches, records, damage |
 //! | [`beside`] | indexes, snapshots, checkpoints |
+//! | [`range`] | what a RANGE means where nothing but headers can be relied on |
 //!
 //! What is *not* damage: zeros up to the end of a file (preallocated), and a last batch that is cut
 //! short in the last segment (it may be being written): these are a [`Item::Tail`].
 
 mod beside;
+mod range;
 mod segment;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -27,8 +29,11 @@ use crate::format::record::Record;
 use crate::format::snapshot::ProducerEntry;
 use crate::format::{Limits, Offset, Position, TimestampMs};
 use crate::ops::topic::{self, Partition};
+use crate::ops::words;
 use crate::sys::{Access, Dir, File, Host};
+use range::Logs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,8 +46,8 @@ pub struct Options {
     pub records: bool,
     /// Indexes, snapshots and checkpoints.
     pub indexes: bool,
-    /// Only what has offsets in here, and no file that has none.
-    pub range: Option<std::ops::Range<Offset>>,
+    /// Only what has offsets in here, and no file that has none. A lone POS is from there on.
+    pub range: Option<words::Range>,
     /// As kafka-dump-log looks at things: records of batches whose checksum is wrong, blank index
     /// entries, time indexes held against the log; and no files that it does not know.
     pub as_kafka: bool,
@@ -61,18 +66,6 @@ impl Default for Options {
             as_kafka: false,
             limits: Limits::default(),
         }
-    }
-}
-
-impl Options {
-    /// Whether any of `first..=last` is wanted.
-    fn wants(&self, first: Offset, last: Offset) -> bool {
-        let range = self.range.as_ref();
-        range.is_none_or(|r| first < r.end && last >= r.start)
-    }
-
-    fn wants_offset(&self, offset: Offset) -> bool {
-        self.wants(offset, offset)
     }
 }
 
@@ -245,6 +238,7 @@ pub fn dump(
 ) -> Result<Summary> {
     let mut job = Job {
         options,
+        range: None,
         sink,
         summary: Summary::default(),
     };
@@ -273,6 +267,8 @@ fn is_file(host: &dyn Host, path: &Path) -> bool {
 /// One call of [`dump`].
 struct Job<'o, 's, 'k> {
     options: &'o Options,
+    /// What [`Options::range`] means in the partition at hand.
+    range: Option<Range<Offset>>,
     sink: &'k mut Sink<'s>,
     summary: Summary,
 }
@@ -283,6 +279,7 @@ impl Job<'_, '_, '_> {
         let listed = dir.list();
         let mut names = listed.map_err(|e| Error::io("cannot list", e).at_path(path))?;
         names.sort();
+        self.resolve(dir, names.iter().filter(|n| plain_log(n).is_some()))?;
         let topic = topic_of(path);
         for (i, name) in names.iter().enumerate() {
             let Some((kind, base)) = known(name).filter(|_| !is_suffixed(name)) else {
@@ -324,6 +321,8 @@ impl Job<'_, '_, '_> {
         let dir = dir.map_err(|e| Error::io("cannot open", e).at_path(&parent))?;
         let names = dir.list();
         let names = names.map_err(|e| Error::io("cannot list", e).at_path(&parent))?;
+        let log = names::parse(name).map(|n| n.sibling(Kind::Log).to_string());
+        self.resolve(&*dir, log.iter())?;
         let later = names.iter().filter_map(|n| plain_log(n)).any(|b| b > base);
         let info = FileInfo {
             path: path.to_path_buf(),
@@ -336,18 +335,43 @@ impl Job<'_, '_, '_> {
         self.file(&*dir, name, info)
     }
 
+    /// Sets the range for the partition whose logs are these.
+    fn resolve<'n>(&mut self, dir: &dyn Dir, logs: impl Iterator<Item = &'n String>) -> Result<()> {
+        let Some(range) = &self.options.range else {
+            return Ok(());
+        };
+        let logs = Logs {
+            dir,
+            names: logs.map(String::as_str).collect(),
+            limits: &self.options.limits,
+        };
+        let resolved = logs.resolve(range);
+        self.range = Some(resolved.map_err(|e| e.at_path(dir.path()))?);
+        Ok(())
+    }
+
+    /// Whether any of `first..=last` is wanted.
+    fn wants(&self, first: Offset, last: Offset) -> bool {
+        let range = self.range.as_ref();
+        range.is_none_or(|r| first < r.end && last >= r.start)
+    }
+
+    fn wants_offset(&self, offset: Offset) -> bool {
+        self.wants(offset, offset)
+    }
+
     /// Whether a file of a log is not wanted. `next` is the base offset of the segment after it.
     fn passes_over(&self, kind: FileKind, base: Offset, next: Option<Offset>) -> bool {
         let last = next.map_or(Offset::MAX, |n| n + -1);
         match kind {
             FileKind::Segment(Kind::Log) => {
                 let wanted = self.options.batches || self.options.records;
-                !wanted || !self.options.wants(base, last)
+                !wanted || !self.wants(base, last)
             }
             FileKind::Segment(Kind::Snapshot) => {
                 !self.options.indexes || self.options.range.is_some()
             }
-            FileKind::Segment(_) => !self.options.indexes || !self.options.wants(base, last),
+            FileKind::Segment(_) => !self.options.indexes || !self.wants(base, last),
             _ => {
                 let none = self.options.range.is_some() || self.options.as_kafka;
                 !self.options.indexes || none

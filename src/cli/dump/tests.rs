@@ -1,6 +1,5 @@
 use super::*;
 use crate::corpus;
-use crate::format::TimestampMs;
 use crate::sys::RealHost;
 use std::path::Path;
 
@@ -343,17 +342,4 @@ fn json_shows_what_kafka_wrote_for_itself() {
         &Options::default(),
     );
     assert_eq!(lines[0]["kind"], "checkpoint");
-}
-
-#[test]
-fn ranges_are_of_offsets() {
-    let parse = |w: &str| range(w, &Now::new(TimestampMs(0))).map(|r| (r.start.0, r.end.0));
-    assert_eq!(parse("5..9").unwrap(), (5, 9));
-    assert_eq!(parse("5").unwrap(), (5, i64::MAX));
-    assert_eq!(parse("..9").unwrap(), (0, 9));
-    assert_eq!(parse("earliest..end").unwrap(), (0, i64::MAX));
-    assert_eq!(
-        parse("end-5").unwrap_err().to_string(),
-        "end-5: dump takes offsets only"
-    );
 }

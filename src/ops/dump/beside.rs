@@ -27,7 +27,7 @@ impl Job<'_, '_, '_> {
         self.entries(file, info, |job, at, entry: OffsetEntry| {
             let (offset, position) = (entry.offset(info.base), entry.position());
             let blank = at == 0 && entry.relative == 0 && entry.position == 0;
-            if !job.options.wants_offset(offset) || blank && !job.options.as_kafka {
+            if !job.wants_offset(offset) || blank && !job.options.as_kafka {
                 return Ok(());
             }
             let found = match log {
@@ -72,7 +72,7 @@ impl Job<'_, '_, '_> {
         self.entries(file, info, |job, at, entry: TimeEntry| {
             let (offset, timestamp) = (entry.offset(info.base), entry.timestamp);
             let blank = at == 0 && entry.relative == 0 && timestamp == TimestampMs(0);
-            if !job.options.wants_offset(offset) || blank && !job.options.as_kafka {
+            if !job.wants_offset(offset) || blank && !job.options.as_kafka {
                 return Ok(());
             }
             let check = match &log {
@@ -89,7 +89,7 @@ impl Job<'_, '_, '_> {
 
     pub(super) fn txn_index(&mut self, file: &dyn File, info: &FileInfo) -> Result<()> {
         self.entries(file, info, |job, _, entry: TxnEntry| {
-            match job.options.wants(entry.first_offset, entry.last_offset) {
+            match job.wants(entry.first_offset, entry.last_offset) {
                 true => job.put(Item::TxnEntry(entry)),
                 false => Ok(()),
             }

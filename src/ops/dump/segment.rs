@@ -73,7 +73,7 @@ impl Job<'_, '_, '_> {
         valid: bool,
     ) -> Result<()> {
         let header = batch.header();
-        if self.options.wants(header.base_offset, header.last_offset) {
+        if self.wants(header.base_offset, header.last_offset) {
             if self.options.batches {
                 self.put(Item::Batch {
                     position,
@@ -112,7 +112,7 @@ impl Job<'_, '_, '_> {
                 Ok(record) => record,
                 Err(d) => return self.defect(position, d),
             };
-            if !self.options.wants_offset(record.offset) {
+            if !self.wants_offset(record.offset) {
                 continue;
             }
             let content = content(walk.info, batch.header(), record.key, record.value);

@@ -2,6 +2,7 @@ use super::*;
 use crate::corpus;
 use crate::format::builder::{BatchBuilder, Seal, stamp};
 use crate::format::record::NewRecord;
+use crate::ops::words::Now;
 use crate::sys::RealHost;
 use proptest::prelude::*;
 
@@ -149,12 +150,21 @@ fn offsets_that_go_back_are_damage_and_shown() {
 
 #[test]
 fn a_range_shows_what_it_meets() {
-    let options = Options {
-        range: Some(Offset(3)..Offset(5)),
-        ..Options::default()
+    let now = Now::new(TimestampMs(0));
+    let ranged = |word: &str| {
+        let options = Options {
+            range: Some(words::Range::parse(word, &now).unwrap()),
+            ..Options::default()
+        };
+        shown(&four().0, &options)
     };
-    let want = ["batch 2 true", "record 3", "batch 4 true", "record 4"];
-    assert_eq!(shown(&four().0, &options), want);
+    let middle = ["batch 2 true", "record 3", "batch 4 true", "record 4"];
+    assert_eq!(ranged("3..5"), middle);
+    assert_eq!(ranged("end-5..end-3"), middle);
+    assert_eq!(ranged("earliest+3..earliest+5"), middle);
+    assert_eq!(ranged("7"), ["batch 6 true", "record 7"]);
+    assert_eq!(ranged("@1700000000000ms").len(), 12);
+    assert!(ranged("@1700000000001ms").is_empty());
 }
 
 #[test]
