@@ -260,6 +260,11 @@ impl<'a> Batch<'a> {
         })
     }
 
+    /// Takes `bytes` as a batch that has been checked before, whose header is `header`.
+    pub fn checked(header: BatchHeader, bytes: &'a [u8]) -> Batch<'a> {
+        Batch { header, bytes }
+    }
+
     /// Its header.
     pub fn header(&self) -> &BatchHeader {
         &self.header

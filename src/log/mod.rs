@@ -19,6 +19,8 @@
 //! | [`sync`], [`failed`] | the sync queue and D; the mark of a failed sync |
 //! | [`broker`] | living beside a Kafka broker |
 //! | [`epoch`], [`producers`] | the leader epoch; producer state and its snapshots |
+//! | [`reader`] | batches in order, beside writers; what is damage and what is not there yet |
+//! | [`view`] | a log as of one moment: what bounds a read, and its offsets by time |
 
 pub mod broker;
 pub mod config;
@@ -32,12 +34,14 @@ pub mod listing;
 pub mod lock;
 pub mod lost;
 pub mod producers;
+pub mod reader;
 pub mod recovery;
 pub mod state;
 pub mod sync;
 #[cfg(test)]
 #[allow(dead_code)] // a vocabulary; not every test needs every word
 pub(crate) mod testing;
+pub mod view;
 pub mod writer;
 #[cfg(test)]
 mod writer_tests;

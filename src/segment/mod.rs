@@ -3,7 +3,9 @@
 //! | module | owns |
 //! |---|---|
 //! | [`active`] | the segment that takes appends: writing, indexing, sealing |
+//! | [`lookup`] | offset and time to a place, through indexes that are believed only if proven |
 //! | [`scan`] | the batches of one `.log`, front to back, checked; the next good one behind damage |
 
 pub mod active;
+pub mod lookup;
 pub mod scan;

@@ -46,6 +46,17 @@ pub enum Scan<'a> {
     Bad(Bad),
 }
 
+/// What [`Scanner::step`] found.
+#[derive(Debug)]
+pub enum Step {
+    /// A whole batch here; the scanner stands behind it.
+    Batch(Position),
+    /// No further entry; the scanner stands at the end.
+    End(End),
+    /// Bytes that are no valid batch; the scanner stands before them.
+    Bad(Bad),
+}
+
 /// What [`HeaderWalk::next`] found.
 #[derive(Debug)]
 pub enum Walk {
@@ -64,6 +75,13 @@ pub struct End {
     pub position: Position,
     /// What follows.
     pub tail: Tail,
+}
+
+impl End {
+    fn partial(position: Position) -> End {
+        let tail = Tail::Partial;
+        End { position, tail }
+    }
 }
 
 /// What stands where an entry could begin.
@@ -118,6 +136,8 @@ pub struct Scanner {
     window: Window,
     span: Span,
     limits: Limits,
+    /// The batch that the last step found, while the window holds it.
+    last: Option<(BatchHeader, Position)>,
 }
 
 impl Scanner {
@@ -129,6 +149,7 @@ impl Scanner {
             window,
             span,
             limits,
+            last: None,
         }
     }
 
@@ -136,7 +157,8 @@ impl Scanner {
     pub fn reopen(&mut self, file: Arc<dyn File>, span: Span) {
         self.file = file;
         self.span = span;
-        self.window.forget(span.from.0);
+        self.last = None;
+        self.window.filled = 0;
     }
 
     /// Sets the bound and makes the next call read afresh what is not yet yielded.
@@ -161,6 +183,11 @@ impl Scanner {
         self.span.next
     }
 
+    /// Base offset of the segment.
+    pub fn base(&self) -> Offset {
+        self.span.base
+    }
+
     /// The bound.
     pub fn end(&self) -> Position {
         self.span.end
@@ -177,31 +204,59 @@ impl Scanner {
     /// The file cannot be read.
     #[allow(clippy::should_implement_trait)] // it lends from the window
     pub fn next(&mut self) -> Result<Scan<'_>> {
+        Ok(match self.step()? {
+            Step::Batch(position) => match self.batch() {
+                Some(batch) => Scan::Batch(batch, position),
+                None => Scan::End(End::partial(position)),
+            },
+            Step::End(end) => Scan::End(end),
+            Step::Bad(bad) => Scan::Bad(bad),
+        })
+    }
+
+    /// As [`Scanner::next`] without lending: the batch is had from [`Scanner::batch`].
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn step(&mut self) -> Result<Step> {
         let position = self.span.from;
+        self.last = None;
         let size = match locate(&mut self.window, &*self.file, &self.span, &self.limits)? {
             Place::Entry(size) => size,
-            Place::End(tail) => return Ok(Scan::End(End { position, tail })),
-            Place::Bad(defect) => return Ok(Scan::Bad(Bad { position, defect })),
+            Place::End(tail) => return Ok(Step::End(End { position, tail })),
+            Place::Bad(defect) => return Ok(Step::Bad(Bad { position, defect })),
         };
         let bytes = self
             .window
             .read(&*self.file, position.0, size, self.span.end.0)?;
         let Some(bytes) = bytes.get(..size) else {
-            let tail = Tail::Partial; // the file was cut below the bound
-            return Ok(Scan::End(End { position, tail }));
+            return Ok(Step::End(End::partial(position))); // the file was cut below the bound
         };
         let checked = Batch::check(bytes).and_then(|batch| {
             check_order(batch.header(), &self.span)?;
-            Ok(batch)
+            Ok(batch.header().clone())
         });
         match checked {
-            Ok(batch) => {
+            Ok(header) => {
                 self.span.from = position + size as u64;
-                self.span.next = batch.header().last_offset.next();
-                Ok(Scan::Batch(batch, position))
+                self.span.next = header.last_offset.next();
+                self.last = Some((header, position));
+                Ok(Step::Batch(position))
             }
-            Err(defect) => Ok(Scan::Bad(Bad { position, defect })),
+            Err(defect) => Ok(Step::Bad(Bad { position, defect })),
         }
+    }
+
+    /// Header of the batch that the last step found.
+    pub fn header(&self) -> Option<&BatchHeader> {
+        self.last.as_ref().map(|(header, _)| header)
+    }
+
+    /// The batch that the last step found.
+    pub fn batch(&self) -> Option<Batch<'_>> {
+        let (header, position) = self.last.as_ref()?;
+        let bytes = self.window.held(position.0, header.size)?;
+        Some(Batch::checked(header.clone(), bytes))
     }
 }
 
@@ -379,6 +434,13 @@ impl Window {
         }
         self.fill(file, pos, need, end)?;
         Ok(self.buf.get(..self.filled).unwrap_or_default())
+    }
+
+    /// The `size` bytes from `pos` on, if all are in memory.
+    fn held(&self, pos: u64, size: usize) -> Option<&[u8]> {
+        let at = usize::try_from(pos.checked_sub(self.start)?).ok()?;
+        let end = at.checked_add(size)?;
+        self.buf.get(..self.filled)?.get(at..end)
     }
 
     /// Moves the window to `pos` and reads on until it holds `need` bytes.

@@ -1,0 +1,920 @@
+//! Reads a log forward, batch by batch, beside any number of writers.
+//!
+//! Owns the walk over segments and the judgement of what is found in them. Takes no lock and writes
+//! nothing. Invariants:
+//!
+//! * Only whole batches whose checksum holds are yielded, and offsets strictly increase, whatever
+//!   compaction, retention or truncation do to the directory meanwhile.
+//! * Nothing is skipped in silence. A stretch is left out only as damage ([`Event::Damage`]), as gone
+//!   ([`Event::Gone`]), or because it is empty: gaps between offsets are normal after compaction.
+//! * A file once opened is read to its end even if it has been replaced: older, never wrong.
+//!
+//! What stands where a batch should be and is none:
+//!
+//! | where | what | is |
+//! |---|---|---|
+//! | anywhere | zeros to the end of the file | a preallocated tail: the end of the segment |
+//! | at the end of the active segment | anything else | not there yet: the end of this round |
+//! | there, but below the durable offset or before a valid batch | | damage |
+//! | in a sealed segment | anything but zeros to its end | damage |
+//!
+//! Damage is called so only after the bytes were read a second time: a writer may be at work on the
+//! very page. What a writer cut off and wrote anew is found by offset, not by position.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::batch::Batch;
+use crate::format::{Defect, Limits, Offset, Position};
+use crate::log::end::{self, End};
+use crate::log::files;
+use crate::log::listing::{SegmentRef, end_of};
+use crate::log::view::{View, scanner_at};
+use crate::segment::scan::{Resync, Scanner, Span, Step, Tail, is_zero, lost, resync};
+use crate::sys::Host;
+
+/// How often in a row a segment may be gone when it is opened, or change under the reader.
+const RETRIES_MAX: usize = 64;
+
+/// What [`Reader::next`] yields.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A batch that holds wanted offsets.
+    Batch(Piece<'a>),
+    /// All that is to be had of this view was yielded.
+    End,
+    /// These offsets were removed by retention before they could be read; what follows lies behind.
+    Gone(Range<Offset>),
+    /// These offsets are lost to damage; what follows lies behind.
+    Damage(Damage),
+}
+
+/// A batch and which of its offsets are wanted.
+#[derive(Debug)]
+pub struct Piece<'a> {
+    /// The batch, checked as a whole.
+    pub batch: Batch<'a>,
+    /// Where it begins in its file.
+    pub position: Position,
+    /// Only records with these offsets are wanted.
+    pub wanted: Range<Offset>,
+}
+
+impl Piece<'_> {
+    /// Whether every record of it is wanted.
+    pub fn is_whole(&self) -> bool {
+        let header = self.batch.header();
+        header.base_offset >= self.wanted.start && header.last_offset < self.wanted.end
+    }
+}
+
+/// A stretch of a segment that cannot be read.
+#[derive(Clone, Debug)]
+pub struct Damage {
+    /// The segment's log file.
+    pub path: PathBuf,
+    /// Where the first bad entry begins.
+    pub position: Position,
+    /// What is wrong with it, counted in bytes from there.
+    pub defect: Defect,
+    /// The offsets that are lost, at most.
+    pub lost: Range<Offset>,
+}
+
+impl Damage {
+    /// The error that reading on would hide.
+    pub fn error(&self) -> Error {
+        let Range { start, end } = &self.lost;
+        let what = match *end - *start {
+            0 => format!("{}; no offset is lost", self.defect.reason),
+            1 => format!("{}; offset {start} is lost", self.defect.reason),
+            _ => format!("{}; offsets {start}..{end} are lost", self.defect.reason),
+        };
+        Error::data(what)
+            .at_path(&self.path)
+            .at_offset(start.0)
+            .at_position(self.position.0.saturating_add(self.defect.at as u64))
+    }
+}
+
+/// Choices of a read.
+#[derive(Clone, Debug)]
+pub struct ReadOptions {
+    /// Bounds of what is read.
+    pub limits: Limits,
+    /// Yield damage as an event and go on behind it, instead of failing.
+    pub skip_corrupt: bool,
+}
+
+/// Reads one log forward.
+pub struct Reader {
+    host: Arc<dyn Host>,
+    view: View,
+    scanner: Option<Scanner>,
+    at: At,
+    /// Smallest offset still to be yielded.
+    next: Offset,
+    /// Where to stop (exclusive).
+    until: Offset,
+    options: ReadOptions,
+    /// What is known of durability; read when it first matters in a round.
+    end: Option<End>,
+    /// Where the bytes were bad when they were read the first time.
+    suspect: Option<(Offset, Position)>,
+    retries: usize,
+}
+
+/// What [`Reader::refresh`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refresh {
+    /// The log is as it was.
+    Nothing,
+    /// There may be more to read.
+    More,
+    /// The log was cut back to before what was read last; there may be more to read behind that.
+    CutBack,
+}
+
+/// The segment that the scanner stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// None yet: the one that holds `next` is to be opened.
+    Start,
+    Sealed(SegmentRef),
+    Tail(SegmentRef),
+}
+
+enum Turn {
+    Batch(Position),
+    End,
+    Gone(Range<Offset>),
+    Damage(Damage),
+    Again,
+}
+
+impl Reader {
+    /// A reader of `view` that yields the records with offsets from `wanted.start` up to
+    /// `wanted.end`, as far as the view holds them.
+    pub fn new(
+        host: Arc<dyn Host>,
+        view: View,
+        wanted: Range<Offset>,
+        options: ReadOptions,
+    ) -> Reader {
+        Reader {
+            host,
+            view,
+            scanner: None,
+            at: At::Start,
+            next: wanted.start,
+            until: wanted.end,
+            options,
+            end: None,
+            suspect: None,
+            retries: 0,
+        }
+    }
+
+    /// Smallest offset that may still be yielded.
+    pub fn next_offset(&self) -> Offset {
+        self.next
+    }
+
+    /// Where it stops (exclusive).
+    pub fn until(&self) -> Offset {
+        self.until
+    }
+
+    /// Sets where it stops.
+    pub fn set_until(&mut self, until: Offset) {
+        self.until = until;
+    }
+
+    /// The view it reads.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Steps back before the batch just yielded, so that the next call yields it again.
+    pub fn unread(&mut self, piece_start: Offset) {
+        self.next = piece_start;
+        self.at = At::Start;
+    }
+
+    /// What comes next.
+    ///
+    /// # Errors
+    /// `Data` for damage, with its place and what is lost, unless it is to be skipped; `NotFound` if
+    /// the log is gone; else what reading may meet.
+    pub fn next(&mut self) -> Result<Event<'_>> {
+        let turn = loop {
+            if self.next >= self.until {
+                return Ok(Event::End);
+            }
+            match self.turn()? {
+                Turn::Again => {}
+                other => break other,
+            }
+        };
+        let position = match turn {
+            Turn::Batch(position) => position,
+            Turn::Gone(range) => return Ok(Event::Gone(range)),
+            Turn::Damage(damage) if self.options.skip_corrupt => return Ok(Event::Damage(damage)),
+            Turn::Damage(damage) => return Err(damage.error()),
+            Turn::End | Turn::Again => return Ok(Event::End),
+        };
+        let wanted = self.next..self.until;
+        let Some(batch) = self.scanner.as_ref().and_then(Scanner::batch) else {
+            return Ok(Event::End);
+        };
+        self.next = batch.header().last_offset.next();
+        Ok(Event::Batch(Piece {
+            batch,
+            position,
+            wanted,
+        }))
+    }
+
+    /// One step: opens a segment, passes a batch that is not wanted, or finds something to tell.
+    fn turn(&mut self) -> Result<Turn> {
+        let segment = match self.at {
+            At::Start => return self.enter(),
+            At::Sealed(segment) | At::Tail(segment) => segment,
+        };
+        let Some(scanner) = &mut self.scanner else {
+            self.at = At::Start;
+            return Ok(Turn::Again);
+        };
+        let step = scanner.step();
+        match step.map_err(|e| e.at_path(self.view.path_of(&segment)))? {
+            Step::Batch(position) => Ok(self.found(position)),
+            Step::End(end) => match end.tail {
+                Tail::Clean => self.leave(segment),
+                Tail::Zeros if is_zero(&**scanner.file(), end.position, scanner.end())? => {
+                    self.leave(segment)
+                }
+                Tail::Zeros => self.suspicious(
+                    end.position,
+                    Defect::new(8, "batch length 0 before more data"),
+                ),
+                Tail::Partial => {
+                    self.suspicious(end.position, Defect::new(0, "the file ends inside a batch"))
+                }
+            },
+            Step::Bad(bad) => self.suspicious(bad.position, bad.defect),
+        }
+    }
+
+    /// Judges a valid batch.
+    fn found(&mut self, position: Position) -> Turn {
+        let Some(header) = self.scanner.as_ref().and_then(Scanner::header) else {
+            return Turn::Again;
+        };
+        if header.last_offset < self.next {
+            return Turn::Again;
+        }
+        (self.suspect, self.retries) = (None, 0);
+        // A compacted segment may reach beyond what was the active one's base; that one is held open
+        // and is read from its file.
+        if let (At::Sealed(_), Some(tail)) = (self.at, self.view.tail())
+            && header.base_offset >= tail.segment.base()
+        {
+            self.at = At::Start;
+            self.next = self.next.max(tail.segment.base());
+            return Turn::Again;
+        }
+        match header.base_offset < self.until {
+            true => Turn::Batch(position),
+            false => Turn::End,
+        }
+    }
+
+    /// Opens the segment that holds `next`.
+    fn enter(&mut self) -> Result<Turn> {
+        if self.next < self.view.start() {
+            let gone = self.next..self.view.start();
+            self.next = self.view.start();
+            return Ok(Turn::Gone(gone));
+        }
+        let Some(tail) = self.view.tail() else {
+            return Ok(Turn::End);
+        };
+        let is_sealed = self.next < tail.segment.base();
+        match self.view.sealed_at(self.next) {
+            Some(segment) if is_sealed => self.enter_sealed(segment),
+            _ => self.enter_tail(),
+        }
+    }
+
+    fn enter_tail(&mut self) -> Result<Turn> {
+        let Some(tail) = self.view.tail().cloned() else {
+            return Ok(Turn::End);
+        };
+        let span = Span::whole(tail.segment.base(), tail.end.0);
+        self.open(&tail.segment, tail.file, span)?;
+        self.at = At::Tail(tail.segment);
+        Ok(Turn::Again)
+    }
+
+    fn enter_sealed(&mut self, segment: SegmentRef) -> Result<Turn> {
+        let file = match self.view.log().open_file(&segment.log_name()) {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::NotFound && self.retry() => {
+                self.view.relist()?;
+                self.at = At::Start;
+                return Ok(Turn::Again);
+            }
+            Err(e) => return Err(e),
+        };
+        let end = end_of(&*file).map_err(|e| e.at_path(self.view.path_of(&segment)))?;
+        self.open(&segment, file, Span::whole(segment.base(), end.0))?;
+        self.at = At::Sealed(segment);
+        Ok(Turn::Again)
+    }
+
+    fn open(
+        &mut self,
+        segment: &SegmentRef,
+        file: Arc<dyn crate::sys::File>,
+        span: Span,
+    ) -> Result<()> {
+        let scanner = match &mut self.scanner {
+            Some(scanner) => {
+                scanner.reopen(file, span);
+                scanner
+            }
+            none => none.insert(Scanner::new(file, span, self.options.limits)),
+        };
+        scanner_at(&self.view, scanner, segment, self.next)
+            .map_err(|e| e.at_path(self.view.path_of(segment)))
+    }
+
+    /// Goes on behind the end of a segment.
+    fn leave(&mut self, segment: SegmentRef) -> Result<Turn> {
+        if let At::Tail(_) = self.at {
+            return Ok(Turn::End);
+        }
+        let end = self
+            .scanner
+            .as_ref()
+            .map_or(self.next, Scanner::next_offset);
+        if self.after(segment).is_some_and(|s| s.base() < end) {
+            self.view.relist()?; // a replacement may have removed the one we were to read
+        }
+        let Some(after) = self.after(segment) else {
+            return Ok(Turn::End);
+        };
+        self.next = self.next.max(after.base());
+        match self.view.sealed_after(segment.base()) {
+            Some(_) => self.enter_sealed(after)?,
+            None => self.enter_tail()?,
+        };
+        Ok(match after.base() < end {
+            true => Turn::Damage(self.overlap(segment, after, end)),
+            false => Turn::Again,
+        })
+    }
+
+    /// The segment behind this one.
+    fn after(&self, segment: SegmentRef) -> Option<SegmentRef> {
+        let sealed = self.view.sealed_after(segment.base());
+        sealed.or(self.view.tail().map(|t| t.segment))
+    }
+
+    /// A segment that begins below the end of the one before it. What it holds beyond that end can
+    /// be read.
+    fn overlap(&self, before: SegmentRef, segment: SegmentRef, end: Offset) -> Damage {
+        let why = format!(
+            "its base offset lies below {end}, the end of {}",
+            before.log_name()
+        );
+        Damage {
+            path: self.view.path_of(&segment),
+            position: Position(0),
+            defect: Defect::new(0, why),
+            lost: lost(end, end),
+        }
+    }
+
+    /// Bytes that are no batch: looks again, from the directory on, then judges.
+    fn suspicious(&mut self, position: Position, defect: Defect) -> Result<Turn> {
+        let place = (self.next, position);
+        if self.suspect != Some(place) && self.retry() {
+            self.suspect = Some(place);
+            self.at = At::Start;
+            return Ok(Turn::Again);
+        }
+        let Some(scanner) = &self.scanner else {
+            return Ok(Turn::End);
+        };
+        let span = Span {
+            base: scanner.base(),
+            next: scanner.next_offset(),
+            from: position + 1,
+            end: scanner.end(),
+        };
+        let expected = span.next.max(self.next);
+        let behind = resync(&**scanner.file(), &span, &self.options.limits)?;
+        let (segment, is_tail) = match self.at {
+            At::Tail(segment) => (segment, true),
+            At::Sealed(segment) => (segment, false),
+            At::Start => return Ok(Turn::End),
+        };
+        if is_tail && behind == Resync::None && expected >= self.durable()? {
+            return Ok(Turn::End);
+        }
+        let resume = match behind {
+            Resync::Found(_, offset) => offset,
+            _ => self.behind(segment)?.max(expected),
+        };
+        let damage = Damage {
+            path: self.view.path_of(&segment),
+            position,
+            defect,
+            lost: lost(expected, resume),
+        };
+        let unwanted = span.next < self.next && resume <= self.next;
+        self.step_over(behind, segment, resume)?;
+        Ok(match unwanted {
+            true => Turn::Again, // all of it lies before what is to be read
+            false => Turn::Damage(damage),
+        })
+    }
+
+    /// The first offset behind a segment whose rest cannot be read.
+    fn behind(&mut self, segment: SegmentRef) -> Result<Offset> {
+        if let At::Tail(_) = self.at {
+            return self.durable();
+        }
+        let next = self.view.sealed_after(segment.base()).map(|s| s.base());
+        let tail = self.view.tail().map(|t| t.segment.base());
+        Ok(next.or(tail).unwrap_or(Offset::ZERO))
+    }
+
+    /// Goes on behind damage.
+    fn step_over(&mut self, behind: Resync, segment: SegmentRef, resume: Offset) -> Result<()> {
+        self.suspect = None;
+        self.next = self.next.max(resume);
+        match (behind, self.at, &mut self.scanner) {
+            (Resync::Found(position, offset), _, Some(scanner)) => scanner.seek(position, offset),
+            (_, At::Tail(_), Some(scanner)) => scanner.seek(scanner.end(), resume),
+            _ => {
+                self.leave(segment)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The durable offset, below which everything must be there; 0 if none is known.
+    fn durable(&mut self) -> Result<Offset> {
+        Ok(self.end()?.durable.unwrap_or(Offset::ZERO))
+    }
+
+    fn end(&mut self) -> Result<End> {
+        if let Some(end) = self.end {
+            return Ok(end);
+        }
+        let end = read_end(&self.view)?;
+        self.end = Some(end);
+        Ok(end)
+    }
+
+    fn retry(&mut self) -> bool {
+        self.retries += 1;
+        self.retries < RETRIES_MAX
+    }
+
+    /// Looks for what was appended, rolled, replaced or cut since the view was taken.
+    ///
+    /// The successor of a segment is only looked for when the segment itself has not grown, and then
+    /// the segment is looked at once more: what was appended before the roll comes first.
+    ///
+    /// # Errors
+    /// `NotFound` if the directory is gone; else what listing and opening may meet.
+    pub fn refresh(&mut self) -> Result<Refresh> {
+        (self.end, self.suspect, self.retries) = (None, None, 0);
+        if self.view.extend()? {
+            return Ok(self.adopt_end());
+        }
+        let log = self.view.log();
+        let gone = |e| Error::io("cannot look for the log", e).at_path(log.dir().path());
+        if !log.dir().is_current().map_err(gone)? {
+            return Err(Error::not_found("the log was moved or removed").at_path(log.dir().path()));
+        }
+        let segments = log.segments()?;
+        if !self.is_outdated(&segments)? {
+            return Ok(Refresh::Nothing);
+        }
+        if self.view.extend()? {
+            return Ok(self.adopt_end());
+        }
+        self.view.renew()?;
+        self.at = At::Start;
+        Ok(Refresh::More)
+    }
+
+    /// Makes the scanner see the tail's new end.
+    fn adopt_end(&mut self) -> Refresh {
+        let (At::Tail(_), Some(tail), Some(scanner)) =
+            (self.at, self.view.tail(), &mut self.scanner)
+        else {
+            return Refresh::More;
+        };
+        let cut = tail.end < scanner.position();
+        scanner.extend(tail.end);
+        if cut {
+            self.at = At::Start;
+            return Refresh::CutBack;
+        }
+        Refresh::More
+    }
+
+    /// Whether the last segment of a fresh listing is another than the view's tail.
+    fn is_outdated(&self, segments: &[SegmentRef]) -> Result<bool> {
+        let (Some(last), Some(tail)) = (segments.last(), self.view.tail()) else {
+            return Ok(segments.is_empty() != self.view.tail().is_none());
+        };
+        if *last != tail.segment {
+            return Ok(true);
+        }
+        let place = |e| Error::io("cannot stat", e).at_path(self.view.path_of(last));
+        let named = self
+            .view
+            .log()
+            .dir()
+            .stat(&last.log_name())
+            .map_err(place)?;
+        let held = tail.file.meta().map_err(place)?;
+        Ok(named.is_none_or(|n| n.id != held.id))
+    }
+
+    /// Whether the view ended at bytes that are no batch although nobody can be writing them: the
+    /// host has rebooted since the last append. Gives the place, for a warning.
+    ///
+    /// # Errors
+    /// The file that tells of the last append cannot be read.
+    pub fn torn_tail(&mut self) -> Result<Option<(PathBuf, Position)>> {
+        let (Some((_, position)), At::Tail(segment)) = (self.suspect, self.at) else {
+            return Ok(None);
+        };
+        let boot = self.host.boot_id();
+        let rebooted = self.end()?.hint.is_some_and(|h| h.boot_id != boot);
+        Ok(rebooted.then(|| (self.view.path_of(&segment), position)))
+    }
+}
+
+/// What `.logd/end` says of a log; nothing if there is none, or it may not be read.
+///
+/// # Errors
+/// The disk fails.
+pub fn read_end(view: &View) -> Result<End> {
+    let dir = view.log().dir();
+    let read = dir.open_dir(files::LOGD_DIR).and_then(|d| end::read(&*d));
+    match read {
+        Ok(end) => Ok(end),
+        Err(e) => match Error::io("cannot read", e).at_path(view.log().path_of(files::LOGD_DIR)) {
+            e if e.kind() == ErrorKind::Io && e.raw_os_error() == Some(nix::libc::EIO) => Err(e),
+            _ => Ok(End::default()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corpus;
+    use crate::format::batch::Scratch;
+    use crate::format::names::State;
+    use crate::log::listing::LogDir;
+    use crate::log::testing::TestLog;
+    use crate::sys::RealHost;
+    use std::path::Path;
+
+    fn reader(path: &Path, wanted: Range<i64>, skip_corrupt: bool) -> Reader {
+        let view = View::of(LogDir::open(&RealHost, path).unwrap()).unwrap();
+        let options = ReadOptions {
+            limits: Limits::default(),
+            skip_corrupt,
+        };
+        let wanted = Offset(wanted.start)..Offset(wanted.end);
+        Reader::new(Arc::new(RealHost), view, wanted, options)
+    }
+
+    /// Everything the reader yields, in words.
+    fn drain(r: &mut Reader) -> String {
+        let mut out = Vec::new();
+        let mut scratch = Scratch::new();
+        loop {
+            match r.next() {
+                Ok(Event::Batch(piece)) => {
+                    let wanted = piece.wanted.clone();
+                    for record in piece
+                        .batch
+                        .records(&mut scratch, &Limits::default())
+                        .unwrap()
+                    {
+                        let record = record.unwrap();
+                        if wanted.contains(&record.offset) {
+                            let value =
+                                String::from_utf8_lossy(record.value.unwrap_or(b"-")).into_owned();
+                            out.push(format!("{}={value}", record.offset));
+                        }
+                    }
+                }
+                Ok(Event::End) => return out.join(" "),
+                Ok(Event::Gone(r)) => out.push(format!("gone {}..{}", r.start, r.end)),
+                Ok(Event::Damage(d)) => out.push(format!("lost {}..{}", d.lost.start, d.lost.end)),
+                Err(e) => {
+                    out.push(format!("{:?}: {e}", e.kind()));
+                    return out.join(" ");
+                }
+            }
+        }
+    }
+
+    fn read(log: &TestLog, wanted: Range<i64>) -> String {
+        drain(&mut reader(&log.path(), wanted, false))
+    }
+
+    fn read_past_damage(log: &TestLog) -> String {
+        drain(&mut reader(&log.path(), 0..i64::MAX, true))
+    }
+
+    const ALL: Range<i64> = 0..i64::MAX;
+
+    #[test]
+    fn batches_come_across_segments_gaps_and_empty_files() {
+        let log = TestLog::new("t-0");
+        log.segment(0)
+            .batch(0, "a b c")
+            .gap_batch(5, 9, "d")
+            .index()
+            .write();
+        log.segment(10).write();
+        log.segment(20)
+            .batch(25, "e")
+            .batch(26, "f g")
+            .index()
+            .write();
+        assert_eq!(read(&log, ALL), "0=a 1=b 2=c 5=d 25=e 26=f 27=g");
+        assert_eq!(read(&log, 1..6), "1=b 2=c 5=d");
+        assert_eq!(read(&log, 6..26), "25=e");
+        assert_eq!(read(&log, 27..28), "27=g");
+        assert_eq!(read(&log, 28..100), "");
+        assert_eq!(read(&log, 12..12), "");
+    }
+
+    #[test]
+    fn an_empty_directory_reads_as_an_empty_log() {
+        assert_eq!(read(&TestLog::new("t-0"), ALL), "");
+    }
+
+    #[test]
+    fn an_unfinished_batch_at_the_end_is_not_there_yet() {
+        let log = TestLog::new("t-0");
+        for cut in [1, 20, 60] {
+            log.segment(0)
+                .batch(0, "a")
+                .batch(1, "bbbb")
+                .cut(cut)
+                .write();
+            assert_eq!(read(&log, ALL), "0=a", "cut {cut}");
+        }
+        log.segment(0)
+            .batch(0, "a")
+            .batch(1, "b")
+            .flip(1, 62)
+            .write();
+        assert_eq!(read(&log, ALL), "0=a");
+        log.segment(0).batch(0, "a").raw(&[0; 4096]).write();
+        assert_eq!(read(&log, ALL), "0=a");
+    }
+
+    #[test]
+    fn damage_before_a_valid_batch_stops_the_read_and_names_what_is_lost() {
+        let log = TestLog::new("t-0");
+        log.segment(0)
+            .batch(0, "a")
+            .batch(1, "b c")
+            .batch(3, "d")
+            .flip(1, 62)
+            .write();
+        let said = read(&log, ALL);
+        assert!(said.starts_with("0=a Data: "), "{said}");
+        assert!(
+            said.contains("00000000000000000000.log: offset 1, byte 8"),
+            "{said}"
+        );
+        assert!(
+            said.contains("batch CRC-32C is") && said.ends_with("offsets 1..3 are lost"),
+            "{said}"
+        );
+        assert_eq!(read_past_damage(&log), "0=a lost 1..3 3=d");
+        assert_eq!(read(&log, 3..9), "3=d");
+    }
+
+    #[test]
+    fn damage_in_a_sealed_segment_is_never_an_end() {
+        let log = TestLog::new("t-0");
+        log.segment(10).batch(10, "z").write();
+        log.segment(0).batch(0, "a").batch(1, "b").cut(3).write();
+        assert_eq!(read_past_damage(&log), "0=a lost 1..10 10=z");
+        let said = read(&log, ALL);
+        assert!(
+            said.contains("the file ends inside a batch; offsets 1..10 are lost"),
+            "{said}"
+        );
+        log.segment(0).batch(0, "a").raw(&[0; 100]).write();
+        assert_eq!(read(&log, ALL), "0=a 10=z");
+        log.segment(0)
+            .batch(0, "a")
+            .raw(&[0; 100])
+            .raw(&[1])
+            .write();
+        assert!(read(&log, ALL).contains("batch length 0 before more data"));
+    }
+
+    #[test]
+    fn a_log_that_ends_below_the_durable_offset_is_damaged() {
+        let log = TestLog::new("t-0");
+        log.segment(0).batch(0, "a").batch(1, "b").cut(5).write();
+        std::fs::create_dir(log.path().join(".logd")).unwrap();
+        let dir = log.open().dir().open_dir(".logd").unwrap();
+        let file = dir.create("end").unwrap();
+        end::write_durable(&*file, 1, [1; 16], Offset(2)).unwrap();
+        assert_eq!(read_past_damage(&log), "0=a lost 1..2");
+        end::write_durable(&*file, 2, [1; 16], Offset(1)).unwrap();
+        assert_eq!(read(&log, ALL), "0=a");
+    }
+
+    #[test]
+    fn segments_that_overlap_are_damage() {
+        let log = TestLog::new("t-0");
+        log.segment(0).batch(0, "a b c").write();
+        log.segment(2).batch(2, "x y").write();
+        let said = read(&log, ALL);
+        assert!(said.contains("0000000002.log: offset 3"), "{said}");
+        assert!(
+            said.contains("its base offset lies below 3, the end of"),
+            "{said}"
+        );
+        assert_eq!(read_past_damage(&log), "0=a 1=b 2=c lost 3..3 3=y");
+    }
+
+    #[test]
+    fn what_retention_removed_is_named() {
+        let log = TestLog::new("t-0");
+        for base in [0, 10, 20, 30] {
+            log.segment(base).batch(base, "a").write();
+        }
+        let mut r = reader(&log.path(), ALL, false);
+        assert!(matches!(r.next().unwrap(), Event::Batch(_)));
+        log.remove("00000000000000000000.log");
+        log.remove("00000000000000000010.log");
+        assert_eq!(drain(&mut r), "gone 10..20 20=a 30=a");
+        log.log_start(25);
+        assert_eq!(read(&log, 0..100), "gone 0..25 30=a");
+    }
+
+    #[test]
+    fn a_swap_while_reading_repeats_and_loses_nothing() {
+        let log = TestLog::new("t-0");
+        for base in [0, 10, 20] {
+            log.segment(base)
+                .batch(base, "a b")
+                .batch(base + 2, "c")
+                .write();
+        }
+        log.segment(30).batch(30, "z").write();
+        let mut r = reader(&log.path(), ALL, false);
+        assert!(matches!(r.next().unwrap(), Event::Batch(_)));
+        let compacted = |s: State| {
+            log.segment(0)
+                .batch(1, "b")
+                .batch(12, "c")
+                .batch(20, "a b")
+                .gap_batch(22, 29, "")
+                .state(s)
+        };
+        compacted(State::Swap).write();
+        log.remove("00000000000000000010.log");
+        assert_eq!(drain(&mut r), "2=c 12=c 20=a 21=b 30=z");
+        let mut r = reader(&log.path(), 0..i64::MAX, false);
+        assert!(matches!(r.next().unwrap(), Event::Batch(_)));
+        log.remove("00000000000000000020.log");
+        log.rename("00000000000000000000.log.swap", "00000000000000000000.log");
+        assert_eq!(drain(&mut r), "12=c 20=a 21=b 30=z");
+    }
+
+    #[test]
+    fn a_read_ends_where_the_log_ended_when_it_began() {
+        let log = TestLog::new("t-0");
+        let s = log.segment(0).batch(0, "a").write();
+        let mut r = reader(&log.path(), ALL, false);
+        let s = s.batch(1, "b").write();
+        log.segment(5).batch(5, "c").write();
+        assert_eq!(drain(&mut r), "0=a");
+        // Rolled and merged into what was before it: the file held open bounds the read.
+        let mut r = reader(&log.path(), 0..3, false);
+        s.batch(2, "x").write();
+        assert_eq!(drain(&mut r), "0=a 1=b 2=x");
+    }
+
+    #[test]
+    fn a_follower_reads_the_old_segment_to_its_end_before_the_new_one() {
+        let log = TestLog::new("t-0");
+        let s = log.segment(0).batch(0, "a").write();
+        let mut r = reader(&log.path(), ALL, false);
+        assert_eq!(drain(&mut r), "0=a");
+        assert_eq!(r.refresh().unwrap(), Refresh::Nothing);
+        let s = s.batch(1, "b").write();
+        assert_eq!(r.refresh().unwrap(), Refresh::More);
+        assert_eq!(drain(&mut r), "1=b");
+        s.batch(2, "c").write();
+        log.segment(3).batch(3, "d").write();
+        let mut all = String::new();
+        while r.refresh().unwrap() != Refresh::Nothing {
+            all = format!("{all} {}", drain(&mut r));
+        }
+        assert_eq!(all.trim(), "2=c 3=d");
+    }
+
+    #[test]
+    fn a_follower_survives_retention_truncation_and_replacement() {
+        let log = TestLog::new("t-0");
+        log.segment(0).batch(0, "a").batch(1, "b").write();
+        let mut r = reader(&log.path(), ALL, false);
+        assert_eq!(drain(&mut r), "0=a 1=b");
+        log.remove("00000000000000000000.log");
+        log.segment(7).batch(9, "c").write();
+        assert_eq!(r.refresh().unwrap(), Refresh::More);
+        assert_eq!(drain(&mut r), "gone 2..7 9=c");
+        log.segment(7).write();
+        assert_eq!(r.refresh().unwrap(), Refresh::CutBack);
+        assert_eq!(drain(&mut r), "");
+        log.segment(7).batch(9, "d").batch(10, "e").write();
+        assert_eq!(r.refresh().unwrap(), Refresh::More);
+        assert_eq!(drain(&mut r), "10=e");
+        std::fs::remove_dir_all(log.path()).unwrap();
+        assert_eq!(r.refresh().unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    /// Whether the reader is to read this corpus directory as a whole, up to an end that is clean.
+    fn corpus_logs(root: &Path) -> Vec<PathBuf> {
+        let logs = corpus::files(root)
+            .into_iter()
+            .filter(|p| corpus::name(p).ends_with(".log"));
+        let mut dirs: Vec<PathBuf> = logs.map(|p| p.parent().unwrap().to_path_buf()).collect();
+        dirs.dedup();
+        dirs
+    }
+
+    #[test]
+    fn corpus_directories_read_as_their_brokers_wrote_them() {
+        let Some(root) = corpus::root() else { return };
+        for part in ["broker", "unclean"] {
+            for dir in corpus_logs(&root.join(part)) {
+                let swap = corpus::files(&dir)
+                    .iter()
+                    .any(|p| corpus::name(p).ends_with(".swap"));
+                assert!(!swap);
+                let mut values = Vec::new();
+                let mut scratch = Scratch::new();
+                let mut r = reader(&dir, ALL, false);
+                let start = r.view().start();
+                loop {
+                    match r
+                        .next()
+                        .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
+                    {
+                        Event::Batch(p) if p.batch.header().is_control() => {}
+                        Event::Batch(p) => {
+                            let wanted = p.wanted.clone();
+                            let records =
+                                p.batch.records(&mut scratch, &Limits::default()).unwrap();
+                            let records = records
+                                .map(|r| r.unwrap())
+                                .filter(|r| wanted.contains(&r.offset));
+                            values.extend(
+                                records.map(|r| {
+                                    (r.key.map(<[u8]>::to_vec), r.value.map(<[u8]>::to_vec))
+                                }),
+                            );
+                        }
+                        Event::End => break,
+                        Event::Gone(range) => assert_eq!(range, Offset(0)..start),
+                        Event::Damage(d) => panic!("{}: {d:?}", dir.display()),
+                    }
+                }
+                let expected = corpus::records(&dir).filter(|e| !e.is_control);
+                let expected: Vec<_> = expected.map(|e| (e.key, e.value)).collect();
+                if start == Offset(0) || start == r.view().segments()[0].base() {
+                    assert_eq!(values.len(), expected.len(), "{}", dir.display());
+                }
+                assert!(expected.ends_with(&values), "{}", dir.display());
+            }
+        }
+    }
+}
