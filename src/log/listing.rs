@@ -79,7 +79,9 @@ impl LogDir {
         })?;
         // Through the directory itself, so that a symbolic link leads to the real parent.
         let parent = host.open_dir(&path.join("..")).ok();
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
+        // "." and the like have a name only once the working directory is put before them.
+        let full = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let name = full.file_name().map(|n| n.to_string_lossy().into_owned());
         Ok(LogDir {
             dir,
             parent,

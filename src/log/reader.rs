@@ -208,6 +208,7 @@ impl Reader {
     /// # Errors
     /// `Data` for damage, with its place and what is lost, unless it is to be skipped; `NotFound` if
     /// the log is gone; else what reading may meet.
+    #[allow(clippy::should_implement_trait)] // it lends from the window
     pub fn next(&mut self) -> Result<Event<'_>> {
         let turn = loop {
             if self.next >= self.until {
