@@ -7,12 +7,13 @@
 //! the last counts.
 //!
 //! Speed: UTF-8 and control bytes are checked once over the whole document, with loops that
-//! vectorise; a string then costs one `memchr2` for its end or its first escape.
+//! vectorise; a string then costs
+//! one search for its end or its first escape.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-use memchr::memchr2;
+use super::eight::{self, quote_or_backslash};
 
 /// Deepest nesting accepted, so that no input exhausts the stack. The value `serde_json` has.
 const DEPTH_MAX: u32 = 127;
@@ -187,7 +188,7 @@ impl<'a> Scanner<'a> {
         let mut escaped = false;
         loop {
             let rest = self.text.get(self.at..).unwrap_or_default();
-            let Some(n) = memchr2(b'"', b'\\', rest) else {
+            let Some(n) = quote_or_backslash(rest) else {
                 self.at = self.text.len();
                 return self.fault("a string is not closed");
             };
@@ -207,6 +208,79 @@ impl<'a> Scanner<'a> {
             return self.fault("a control byte in a string");
         }
         Ok(Text { raw, escaped })
+    }
+
+    /// Takes a string and resolves its escapes on the way, appending it to `out`; gives it back
+    /// instead, and appends nothing, if it has none.
+    ///
+    /// # Errors
+    /// As [`Scanner::string`]; `out` may then have been added to.
+    pub fn string_into(&mut self, out: &mut Vec<u8>) -> Result<Option<&'a [u8]>> {
+        if self.controls || self.next_byte() != Some(b'"') {
+            // Rare: the plain way has all the checks.
+            let text = self.string()?;
+            if !text.escaped {
+                return Ok(Some(text.raw));
+            }
+            text.append_to(out);
+            return Ok(None);
+        }
+        let start = self.at + 1;
+        let rest = self.text.get(start..).unwrap_or_default();
+        match quote_or_backslash(rest) {
+            Some(n) if rest.get(n) == Some(&b'"') => {
+                self.at = start + n + 1;
+                Ok(Some(self.slice(start..start + n)))
+            }
+            Some(n) => {
+                out.extend_from_slice(rest.get(..n).unwrap_or_default());
+                self.at = start + n;
+                self.decode(out).map(|()| None)
+            }
+            None => {
+                self.at = self.text.len();
+                self.fault("a string is not closed")
+            }
+        }
+    }
+
+    /// Appends the rest of a string, from its first escape on, and steps over its closing quote.
+    fn decode(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        let mut block = [0u8; BLOCK];
+        let mut to = 0;
+        loop {
+            if to > BLOCK - 16 {
+                out.extend_from_slice(block.get(..to).unwrap_or_default());
+                to = 0;
+            }
+            let rest = self.text.get(self.at..).unwrap_or_default();
+            let plain = match eight::load(rest) {
+                Some(x) => {
+                    put(&mut block, to, &x.to_le_bytes());
+                    eight::first(eight::equal(x, b'"') | eight::equal(x, b'\\'))
+                }
+                None => {
+                    put(&mut block, to, rest);
+                    quote_or_backslash(rest).unwrap_or(rest.len())
+                }
+            };
+            (self.at, to) = (self.at + plain, to + plain);
+            match self.text.get(self.at) {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    let start = self.at;
+                    self.escape()?;
+                    let (text, len) = resolve(self.text, start);
+                    put(&mut block, to, &text);
+                    to += len;
+                }
+                Some(_) => {}
+                None => return self.fault("a string is not closed"),
+            }
+        }
+        out.extend_from_slice(block.get(..to).unwrap_or_default());
+        self.at += 1;
+        Ok(())
     }
 
     /// Steps into the array or object that [`Scanner::peek`] has just seen.
@@ -384,47 +458,61 @@ fn low_surrogate(text: &[u8], at: usize) -> Option<u32> {
     }
 }
 
+/// Bytes that are put together on the stack before they are appended.
+const BLOCK: usize = 256;
+
 /// Appends a checked raw string with its escapes resolved.
 fn unescape(raw: &[u8], out: &mut Vec<u8>) {
     let mut rest = raw;
     while let Some(n) = memchr::memchr(b'\\', rest) {
         out.extend_from_slice(rest.get(..n).unwrap_or_default());
-        let mut used = 2;
-        let plain = match rest.get(n + 1).copied().unwrap_or_default() {
-            b'b' => 0x08,
-            b'f' => 0x0c,
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'u' => {
-                let (c, len) = code_point(rest, n);
-                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-                used = len;
-                0
-            }
-            other => other,
+        let (text, len) = resolve(rest, n);
+        out.extend_from_slice(text.get(..len).unwrap_or_default());
+        // A character outside the first plane takes two escapes of six bytes.
+        let used = match (rest.get(n + 1), len) {
+            (Some(b'u'), 4) => 12,
+            (Some(b'u'), _) => 6,
+            _ => 2,
         };
-        if used == 2 {
-            out.push(plain);
-        }
         rest = rest.get(n + used..).unwrap_or_default();
     }
     out.extend_from_slice(rest);
 }
 
-/// The character of the `\u` escape at `at`, and how many bytes it takes (6, or 12 for a pair).
-fn code_point(text: &[u8], at: usize) -> (char, usize) {
-    let high = hex4(text, at + 2).unwrap_or_default();
-    match (high, low_surrogate(text, at + 6)) {
-        (0xd800..=0xdbff, Some(low)) => {
-            let c = 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
-            (char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER), 12)
-        }
-        _ => (
-            char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER),
-            6,
-        ),
+#[inline(always)]
+fn put(block: &mut [u8; BLOCK], at: usize, bytes: &[u8]) {
+    if let Some(place) = block.get_mut(at..at + bytes.len()) {
+        place.copy_from_slice(bytes);
     }
+}
+
+/// What the checked escape at `at` stands for, in UTF-8, and the length of that.
+#[inline(always)]
+fn resolve(raw: &[u8], at: usize) -> ([u8; 4], usize) {
+    let plain = match raw.get(at + 1).copied().unwrap_or_default() {
+        b'b' => 0x08,
+        b'f' => 0x0c,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'u' => {
+            let mut text = [0; 4];
+            let len = code_point(raw, at).encode_utf8(&mut text).len();
+            return (text, len);
+        }
+        other => other,
+    };
+    ([plain, 0, 0, 0], 1)
+}
+
+/// The character of the `\u` escape, or pair of them, at `at`.
+fn code_point(text: &[u8], at: usize) -> char {
+    let high = hex4(text, at + 2).unwrap_or_default();
+    let code = match (high, low_surrogate(text, at + 6)) {
+        (0xd800..=0xdbff, Some(low)) => 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00),
+        _ => high,
+    };
+    char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
 /// Checks that `text` is one JSON value and nothing else.
@@ -455,7 +543,7 @@ pub fn compact(text: &[u8], out: &mut Vec<u8>) {
 /// Length of the string that `text` begins with, both quotes included.
 fn string_length(text: &[u8]) -> usize {
     let mut at = 1;
-    while let Some(n) = text.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+    while let Some(n) = text.get(at..).and_then(quote_or_backslash) {
         at += n + 1;
         match text.get(at - 1) {
             Some(b'"') => return at,
@@ -674,6 +762,11 @@ pub(crate) mod tests {
                 prop_assert_eq!(&again, &twin);
                 if let Some(s) = twin.as_str() {
                     prop_assert_eq!(ours.field().unwrap(), s.as_bytes());
+                    let mut out = b"x".to_vec();
+                    if let Some(raw) = Scanner::new(&text).unwrap().string_into(&mut out).unwrap() {
+                        out.extend_from_slice(raw);
+                    }
+                    prop_assert_eq!(&out[1..], s.as_bytes());
                 }
             }
         }
@@ -687,6 +780,26 @@ pub(crate) mod tests {
             let ours = Pointer::parse(&pointer).unwrap().find(&text).unwrap();
             let ours = ours.map(|v| serde_json::from_slice::<serde_json::Value>(v.text).unwrap());
             prop_assert_eq!(ours.as_ref(), doc.pointer(&pointer));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn strings_are_resolved_alike_both_ways(s in "([ -~]{0,20}|[\"\\\\\n\u{1}]{1,3}|\\PC{0,4}){0,12}", cut in 0usize..40) {
+            let text = serde_json::to_string(&s).unwrap().into_bytes();
+            let text = &text[..text.len().saturating_sub(if cut < 20 { cut } else { 0 })];
+            let mut out = Vec::new();
+            let Ok(mut scanner) = Scanner::new(text) else { return Ok(()) };
+            let plain = scanner.clone().string();
+            let mut combined = scanner.string_into(&mut out);
+            if let Ok(Some(raw)) = combined {
+                out.extend_from_slice(raw);
+                combined = Ok(None);
+            }
+            prop_assert_eq!(combined.map(|_| ()), plain.map(|_| ()));
+            if let Ok(text) = plain {
+                prop_assert_eq!(out, text.bytes().into_owned());
+            }
         }
     }
 

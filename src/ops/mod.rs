@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`words`] | the words of the command line: POS, RANGE, TIME, DURATION, SIZE, FIELD, LOG |
 //! | [`dump`] | what is stored, as stored: batches, records, indexes, damage |
-//! | [`json`] | a strict JSON scanner that builds no tree |
+//! | [`json`], `eight` | a strict JSON scanner that builds no tree; eight bytes at a time |
 //! | [`input`] | bytes to records: every `-F` format, and the options that shape them |
 //! | [`output`] | records to bytes: every `-F` format |
 //! | [`topic`] | from a LOG operand to partition directories |
@@ -16,6 +16,7 @@
 
 pub mod create;
 pub mod dump;
+mod eight;
 pub mod info;
 pub mod input;
 pub mod json;

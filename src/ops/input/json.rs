@@ -109,25 +109,40 @@ impl Line<'_, '_> {
     fn field(&mut self, name: &Text<'_>, seen: &mut Seen, keep_offsets: bool) -> Result<bool> {
         let decoded = name.bytes();
         match &*decoded {
-            b"key" | b"key_b64" => once(&mut seen.key, "key")?,
-            b"value" | b"value_b64" | b"value_json" => once(&mut seen.value, "value")?,
-            b"headers" | b"headers_b64" => once(&mut seen.headers, "list of headers")?,
-            b"ts" => once(&mut seen.ts, "timestamp")?,
-            _ => {}
-        }
-        match &*decoded {
-            b"key" => self.parts.key = self.string("key")?,
-            b"value" => self.parts.value = self.string("value")?,
-            b"key_b64" => self.parts.key = self.base64("key_b64")?,
-            b"value_b64" => self.parts.value = self.base64("value_b64")?,
+            b"key" => {
+                once(&mut seen.key, "key")?;
+                self.parts.key = self.string("key")?;
+            }
+            b"value" => {
+                once(&mut seen.value, "value")?;
+                self.parts.value = self.string("value")?;
+            }
+            b"key_b64" => {
+                once(&mut seen.key, "key")?;
+                self.parts.key = self.base64("key_b64")?;
+            }
+            b"value_b64" => {
+                once(&mut seen.value, "value")?;
+                self.parts.value = self.base64("value_b64")?;
+            }
             b"value_json" => {
+                once(&mut seen.value, "value")?;
                 let text = self.scanner.value()?.text;
                 let end = self.scanner.at();
                 self.parts.value = Slot::Raw(Span(end - text.len(), end));
             }
-            b"headers" => self.headers("headers", false)?,
-            b"headers_b64" => self.headers("headers_b64", true)?,
-            b"ts" => self.parts.timestamp = Some(self.integer("ts")?).filter(|ts| *ts != -1),
+            b"headers" => {
+                once(&mut seen.headers, "list of headers")?;
+                self.headers("headers", false)?;
+            }
+            b"headers_b64" => {
+                once(&mut seen.headers, "list of headers")?;
+                self.headers("headers_b64", true)?;
+            }
+            b"ts" => {
+                once(&mut seen.ts, "timestamp")?;
+                self.parts.timestamp = Some(self.integer("ts")?).filter(|ts| *ts != -1);
+            }
             b"offset" if keep_offsets => {
                 let offset = Some(self.integer("offset")?).filter(|n| *n >= 0);
                 let negative = || Reject::new("the offset is negative");
@@ -147,20 +162,17 @@ impl Line<'_, '_> {
                 Ok(Slot::Null)
             }
             Kind::String => {
-                let text = self.scanner.string()?;
-                Ok(self.slot(&text))
+                let start = self.parts.bytes.len();
+                let raw = self.scanner.string_into(&mut self.parts.bytes)?;
+                Ok(match raw {
+                    None => Slot::Held(Span(start, self.parts.bytes.len())),
+                    Some(raw) => {
+                        let end = self.scanner.at() - 1;
+                        Slot::Raw(Span(end - raw.len(), end))
+                    }
+                })
             }
             _ => Err(self.mistyped(name, "a string or null")),
-        }
-    }
-
-    fn slot(&mut self, text: &Text<'_>) -> Slot {
-        match text.escaped {
-            true => Slot::Held(self.parts.hold(|out| text.append_to(out))),
-            false => {
-                let end = self.scanner.at() - 1;
-                Slot::Raw(Span(end - text.raw.len(), end))
-            }
         }
     }
 

@@ -18,7 +18,7 @@
 
 use super::{Meta, decimal, encode, escape};
 use crate::format::record::{Headers, Record};
-use crate::ops::json;
+use crate::ops::{eight, json};
 
 /// Writes records as JSON.
 #[derive(Debug)]
@@ -211,6 +211,7 @@ fn look(bytes: &[u8]) -> Look {
 }
 
 /// The escape of a quote, a backslash or a byte below 0x20, and its length.
+#[inline(always)]
 fn escape_of(b: u8) -> ([u8; 8], usize) {
     let short = |c: u8| ([b'\\', c, 0, 0, 0, 0, 0, 0], 2);
     match b {
@@ -236,18 +237,12 @@ const BLOCK_OUT: usize = 6 * BLOCK + 8;
 fn escaped(bytes: &[u8], out: &mut Vec<u8>) {
     let mut block = [0u8; BLOCK_OUT];
     for piece in bytes.chunks(BLOCK) {
-        let (mut from, mut to) = (0, 0);
-        while let Some(eight) = piece.get(from..).and_then(|p| p.first_chunk::<8>()) {
-            let clean = clean_prefix(u64::from_le_bytes(*eight));
-            put(&mut block, to, eight);
-            (from, to) = (from + clean, to + clean);
-            if clean < 8 {
-                let (text, len) = escape_of(piece.get(from).copied().unwrap_or_default());
-                put(&mut block, to, &text);
-                (from, to) = (from + 1, to + len);
-            }
+        let mut to = 0;
+        let (eights, rest) = piece.as_chunks::<8>();
+        for bytes in eights {
+            to = escaped_eight(u64::from_le_bytes(*bytes), &mut block, to);
         }
-        for &b in piece.get(from..).unwrap_or_default() {
+        for &b in rest {
             let special = b < 0x20 || b == b'"' || b == b'\\';
             let (text, len) = if special { escape_of(b) } else { ([b; 8], 1) };
             put(&mut block, to, &text);
@@ -257,26 +252,33 @@ fn escaped(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Puts eight bytes at `to`, escaped, and returns where they end. Every run is put as a whole
+/// register; what is too much of it is overwritten by what follows.
+#[inline(always)]
+fn escaped_eight(mut x: u64, block: &mut [u8; BLOCK_OUT], mut to: usize) -> usize {
+    let mut mask = eight::below_space(x) | eight::equal(x, b'"') | eight::equal(x, b'\\');
+    let mut left = 8;
+    while mask != 0 {
+        let n = eight::first(mask);
+        put(block, to, &x.to_le_bytes());
+        // At most seven bytes, then the special one.
+        x >>= 8 * n;
+        let (text, len) = escape_of(x as u8);
+        put(block, to + n, &text);
+        to += n + len;
+        left -= n + 1;
+        x >>= 8;
+        mask = mask.checked_shr(8 * (n as u32 + 1)).unwrap_or_default();
+    }
+    put(block, to, &x.to_le_bytes());
+    to + left
+}
+
 #[inline(always)]
 fn put(block: &mut [u8; BLOCK_OUT], at: usize, eight: &[u8; 8]) {
     if let Some(place) = block.get_mut(at..at + 8) {
         place.copy_from_slice(eight);
     }
-}
-
-/// How many of eight bytes (the first lowest) come before one that JSON escapes.
-///
-/// Each term sets the top bit of a byte that is below 0x20, a quote or a backslash. A borrow may set
-/// bits above a true one, never below, and only the lowest is used.
-#[inline(always)]
-fn clean_prefix(x: u64) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOPS: u64 = 0x8080_8080_8080_8080;
-    let zero_in = |v: u64| v.wrapping_sub(ONES) & !v;
-    let below_space = x.wrapping_sub(ONES * 0x20) & !x;
-    let quote = zero_in(x ^ (ONES * b'"' as u64));
-    let backslash = zero_in(x ^ (ONES * b'\\' as u64));
-    ((below_space | quote | backslash) & TOPS).trailing_zeros() as usize / 8
 }
 
 #[cfg(test)]
