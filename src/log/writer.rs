@@ -251,9 +251,13 @@ impl Writer {
             .active
             .refresh_len()
             .map_err(|e| io_error(&self.log, e))?;
-        // A holder that was killed before it released has left batches, or a part of one, behind ours;
-        // another one may have cut the zeros.
-        Ok(same && (now == known || now == state.active.tally().position.0))
+        // A holder that was killed before it released has left batches, or a part of one, behind ours:
+        // the file is longer, or something stands in the zeros. Another one may have cut the zeros.
+        let end = state.active.tally().position.0;
+        Ok(same
+            && (now == known || now == end)
+            && starts_with_zeros(state.active.log().as_ref(), end, now)
+                .map_err(|e| io_error(&self.log, e))?)
     }
 
     /// Takes over the end that another process left, if it is in the segment that is open here.

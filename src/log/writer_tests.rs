@@ -310,6 +310,29 @@ fn zeros_ahead_are_no_data_and_go_at_close() {
     assert_eq!(len, 4 * chunk(&["a"], 1).bytes.len() as u64);
 }
 
+#[test]
+fn what_a_killed_holder_wrote_into_the_zeros_is_kept() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = new_log(&dir);
+    let ahead = WriterOptions {
+        zero_fill: true,
+        ..options(1 << 30)
+    };
+    let mut writer = Writer::open(&host(), &path, ahead).expect("opens");
+    append(&mut writer, &["a"], 1);
+    // Killed between its write and its release: the batch is there, `.logd/end` says nothing of it.
+    let end = std::fs::read(path.join(".logd/end")).expect("reads");
+    append(
+        &mut Writer::open(&host(), &path, options(1 << 30)).expect("opens"),
+        &["b"],
+        2,
+    );
+    std::fs::write(path.join(".logd/end"), end).expect("put back");
+    assert_eq!(append(&mut writer, &["c"], 3), Offset(3));
+    let values: Vec<String> = read_all(&path).into_iter().map(|r| r.1).collect();
+    assert_eq!(values, ["a", "b", "c"]);
+}
+
 /// Every partition that a broker closed cleanly takes appends at its end, and what was in it stays
 /// byte for byte.
 #[test]
