@@ -92,7 +92,7 @@ impl Outcome {
 fn read(o: &InputOptions, bytes: impl AsRef<[u8]>) -> Outcome {
     let bytes = bytes.as_ref();
     let whole = read_in(o, bytes, usize::MAX / 2);
-    for piece in [1, 2, 7] {
+    for piece in [1, 2, 7, 8] {
         let pieces = read_in(o, bytes, piece);
         assert_eq!(pieces, whole, "in pieces of {piece}");
     }
