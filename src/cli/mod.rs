@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::ffi::OsString;
 
+mod append;
 pub mod args;
 pub mod context;
 mod dump;
@@ -80,6 +81,13 @@ const COMMANDS: &[Entry] = &[
         about: "tell what a log holds",
         command: info::command,
         run: info::run,
+    },
+    Entry {
+        name: "append",
+        job: Job::WriteAndRead,
+        about: "write records from stdin or files",
+        command: append::command,
+        run: append::run,
     },
     Entry {
         name: "dump",

@@ -12,8 +12,10 @@
 //! | [`topic`] | from a LOG operand to partition directories |
 //! | [`info`] | what is in a log |
 //! | [`create`] | making a log |
+//! | [`append`] | input into a log, and an honest account of it |
 //! | [`settings`] | settings in words, and which layer of them wins |
 
+pub mod append;
 pub mod create;
 pub mod dump;
 mod eight;

@@ -105,6 +105,13 @@ pub fn take_report_request() -> bool {
         .is_some_and(|s| s.report.swap(false, Ordering::SeqCst))
 }
 
+/// Wakes whoever waits in poll(2), as a signal would: for a thread that has news for a sleeping one.
+pub fn wake() {
+    if let Some(s) = STATE.get() {
+        let _ = (&s.waker).write(&[0]); // a full buffer wakes as well
+    }
+}
+
 /// Whether [`install`] was called.
 pub(super) fn installed() -> bool {
     STATE.get().is_some()
