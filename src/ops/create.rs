@@ -19,10 +19,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::Offset;
 use crate::format::checkpoint::{EpochStart, render_epochs};
 use crate::format::names::{self, Kind, file_name, parse_partition, partition_name, valid_topic};
+use crate::log::broker::Parent;
 use crate::log::files;
 use crate::log::lock::LockFile;
 use crate::log::state::write_state_file;
-use crate::sys::{Access, Dir, File, FsKind, Host, Wait};
+use crate::log::writer::open_logd_dir;
+use crate::sys::{Dir, FsKind, Host, Wait};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,7 +58,7 @@ pub fn create(host: &dyn Host, new: &NewLog<'_>) -> Result<Vec<Partition>> {
     let there = find(host, new.path)?;
     let parent = open_parent(host, &topic::parent(new.path))?;
     refuse_network_fs(&*parent, new.allow_network_fs)?;
-    let _broker = hold_broker_lock(&*parent)?;
+    let _broker = Parent::join(host, new.path)?;
     let words = own_words(new, wanted.len());
     for p in unfinished(&*parent, &wanted, &there, new, &words)? {
         make_partition(host, &*parent, &p, &words)?;
@@ -78,7 +80,7 @@ pub fn change(host: &dyn Host, partitions: &[Partition], words: &Words) -> Resul
         return Ok(all);
     };
     let parent = open_parent(host, &topic::parent(&first.path))?;
-    let _broker = hold_broker_lock(&*parent)?;
+    let _broker = Parent::join(host, &first.path)?;
     if let Some(count) = words.get("partitions").and_then(|n| n.parse::<i32>().ok()) {
         if count <= last.number {
             let why = format!(
@@ -106,7 +108,7 @@ pub fn change(host: &dyn Host, partitions: &[Partition], words: &Words) -> Resul
 fn change_one(host: &dyn Host, p: &Partition, words: &Words) -> Result<()> {
     let cannot = |e| Error::io("cannot change the settings", e).at_path(&p.path);
     let dir = host.open_dir(&p.path).map_err(cannot)?;
-    let own = own_dir(&*dir).map_err(cannot)?;
+    let own = open_logd_dir(&*dir)?;
     // Every appender reads the settings, and whoever changes them holds this for a moment only.
     let lock = lock_own(host, &*own, files::APPEND_LOCK, &p.path)?;
     let mut document = settings::read(&*dir)?;
@@ -269,21 +271,6 @@ fn open_parent(host: &dyn Host, path: &Path) -> Result<Arc<dyn Dir>> {
     opened.map_err(|e| Error::io("cannot open", e).at_path(path))
 }
 
-/// The broker's lock on the directory, shared, where there is one: held while something is made.
-fn hold_broker_lock(parent: &dyn Dir) -> Result<Option<Box<dyn File>>> {
-    let cannot = |e| Error::io("cannot lock", e).at_path(parent.path().join(names::LOCK));
-    let file = match parent.open(names::LOCK, Access::Read) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(cannot(e)),
-    };
-    if file.lock_ofd_shared().map_err(cannot)? {
-        return Ok(Some(file));
-    }
-    let why = "a broker is running on this directory";
-    Err(Error::new(ErrorKind::Locked, why).at_path(parent.path()))
-}
-
 /// Refuses a file system whose locks and sync errors cannot be relied on.
 fn refuse_network_fs(dir: &dyn Dir, allowed: bool) -> Result<()> {
     let kind = dir.kind_of_fs();
@@ -304,7 +291,7 @@ fn make_partition(host: &dyn Host, parent: &dyn Dir, p: &Partition, words: &Word
     parent.sync().map_err(cannot)?;
     let dir = open_partition(parent, p)?;
     refuse_foreign(&*dir)?;
-    let own = own_dir(&*dir).map_err(cannot)?;
+    let own = open_logd_dir(&*dir)?;
     let lock = lock_own(host, &*own, files::MAINTENANCE_LOCK, &p.path)?;
     let made = match is_finished(&*dir)? {
         true => Ok(()), // by the maker we waited for
@@ -319,13 +306,6 @@ fn make_dir_if_absent(dir: &dyn Dir, name: &str) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
     }
-}
-
-/// The partition's `.logd`, made if it is absent.
-fn own_dir(dir: &dyn Dir) -> io::Result<Arc<dyn Dir>> {
-    make_dir_if_absent(dir, files::LOGD_DIR)?;
-    dir.sync()?;
-    dir.open_dir(files::LOGD_DIR)
 }
 
 /// Takes one of the partition's locks, waiting for as long as its holder may reasonably need.

@@ -8,21 +8,18 @@
 use super::topic::Partition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, BatchHeader, Scratch};
-use crate::format::checkpoint::{PartitionOffset, parse_offsets};
 use crate::format::names;
 use crate::format::{Defect, Limits, Offset, Position, TimestampMs};
+use crate::log::broker::checkpointed;
 use crate::log::listing::{LogDir, SegmentRef};
-use crate::log::state::read_state_file;
 use crate::log::{end, files};
 use crate::segment::scan::{HeaderWalk, Resync, Span, Tail, Walk, resync};
-use crate::sys::{Dir, File, Host};
+use crate::sys::{File, Host};
 use std::sync::Arc;
 
 /// How often a survey begins anew because a segment vanished under it; each time somebody else
 /// finished a whole replacement or retention.
 const SURVEYS_MAX: usize = 16;
-/// Largest checkpoint that is read, in bytes: some 100 000 partitions.
-const CHECKPOINT_BYTES_MAX: usize = 16 << 20;
 
 /// One segment.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,7 +125,9 @@ fn survey_once(
     let log = LogDir::open(host, &partition.path)?;
     let refs = log.segments()?;
     let earliest = log.start_offset(&refs)?;
-    let cleaned = log.parent().and_then(|p| cleaned_below(&**p, partition));
+    let cleaned = log
+        .parent()
+        .and_then(|p| checkpointed(&**p, names::CLEANER_CHECKPOINT, &partition.path));
     let mut segments: Vec<SegmentInfo> = Vec::with_capacity(refs.len());
     let mut counter = Counter::new(earliest, cleaned.unwrap_or(earliest).max(earliest));
     for (i, segment) in refs.iter().enumerate() {
@@ -178,14 +177,6 @@ pub fn durable(host: &dyn Host, partition: &Partition) -> Result<Option<Offset>>
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(cannot(e)),
     }
-}
-
-/// Below which offset a broker has compacted this partition; nothing if it does not say.
-fn cleaned_below(parent: &dyn Dir, partition: &Partition) -> Option<Offset> {
-    let bytes = read_state_file(parent, names::CLEANER_CHECKPOINT, CHECKPOINT_BYTES_MAX);
-    let entries = parse_offsets(&bytes.ok()??).ok()?;
-    let mine = |e: &&PartitionOffset| e.topic == partition.topic && e.partition == partition.number;
-    entries.iter().find(mine).map(|e| e.offset)
 }
 
 /// Walks segments and adds up.
