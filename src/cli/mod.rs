@@ -12,6 +12,7 @@
 //! | [`table`] | reports: aligned, tab-separated, or JSON |
 //! | [`exit`] | exit statuses |
 //! | [`message`] | the one door to stderr |
+//! | [`progress`] | how far a long job is |
 //! | [`stdio`] | stdout |
 
 use crate::error::{Error, ErrorKind, Result};
@@ -28,6 +29,7 @@ mod info;
 mod init;
 mod ls;
 pub mod message;
+pub mod progress;
 pub mod stdio;
 pub mod table;
 mod usage;
