@@ -1,6 +1,6 @@
 //! `logd help`: the list of commands, one command, or a topic.
 
-use super::{COMMANDS, Context, Entry, Job, Outcome, args, definition, entry};
+use super::{COMMANDS, Context, Entry, Job, Outcome, args, definition, entry, exit};
 use crate::error::{Error, Result};
 use clap::{ArgMatches, Command};
 use std::fmt::Write;
@@ -15,22 +15,96 @@ const JOBS: &[(Job, &str)] = &[
     (Job::SetUp, "set up"),
 ];
 
-pub fn command() -> Command {
-    Command::new("help").arg(args::operand("topic", "COMMAND|TOPIC").help("What to explain"))
+/// A page about something that all commands share.
+pub(super) struct Topic {
+    /// What it is asked for by.
+    pub name: &'static str,
+    /// What it tells.
+    pub about: &'static str,
+    text: &'static str,
 }
 
+/// Every topic. Exit statuses are rendered from their table.
+pub(super) const TOPICS: [Topic; 5] = [
+    Topic {
+        name: "positions",
+        about: "how to name logs, places in them, times and sizes",
+        text: include_str!("topics/positions.txt"),
+    },
+    Topic {
+        name: "formats",
+        about: "how records look, -F",
+        text: include_str!("topics/formats.txt"),
+    },
+    Topic {
+        name: "durability",
+        about: "what is safe when, --sync",
+        text: include_str!("topics/durability.txt"),
+    },
+    Topic {
+        name: "cron",
+        about: "running from cron or a timer",
+        text: include_str!("topics/cron.txt"),
+    },
+    Topic {
+        name: "exit-codes",
+        about: "what an exit status means",
+        text: "",
+    },
+];
+
+impl Topic {
+    /// Its text, the heading first.
+    pub fn text(&self) -> String {
+        match self.name {
+            "exit-codes" => exit_codes(),
+            _ => self.text.to_string(),
+        }
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  logd help init
+  logd help positions";
+
+/// The definition.
+pub fn command() -> Command {
+    Command::new("help")
+        .arg(args::operand("topic", "COMMAND|TOPIC").help("What to explain"))
+        .after_help(EXAMPLES)
+}
+
+/// Prints an explanation.
 pub fn run(ctx: &mut Context, matches: &ArgMatches) -> Result<Outcome> {
     let Some(topic) = args::os(matches, "topic") else {
         return overview(ctx);
     };
     let topic = topic.to_string_lossy();
-    match entry(&topic) {
-        Some(entry) => {
-            let text = definition(entry).render_help();
-            show(ctx, text)
+    if let Some(entry) = entry(&topic) {
+        let text = definition(entry).render_long_help();
+        return show(ctx, text);
+    }
+    match TOPICS.iter().find(|t| t.name == topic) {
+        Some(topic) => {
+            ctx.stdout.put(topic.text().as_bytes())?;
+            Ok(Outcome::Done)
         }
         None => Err(Error::usage(format!("{topic}: no such command or topic")).hint("logd help")),
     }
+}
+
+fn exit_codes() -> String {
+    let mut out = String::from("EXIT STATUS\n\n");
+    for (exit, meaning) in exit::TABLE {
+        let _ = writeln!(out, "  {:>3}  {meaning}", exit.code());
+    }
+    out.push_str(
+        "  128+N  ended by signal N (130 ^C, 143 TERM)\n\n\
+         75 is the only status worth retrying. Work that finished by skipping or cutting data never\n\
+         exits 0. A reader of stdout that goes away (head) is a normal end: 0, without a word.\n",
+    );
+    out
 }
 
 /// Prints a help text, with colours where they are wanted.
@@ -58,7 +132,11 @@ pub(super) fn overview(ctx: &mut Context) -> Result<Outcome> {
             let _ = writeln!(out, "  {name:<12} {about}");
         }
     }
-    out.push_str("\nlogd help COMMAND explains one of them.\n");
+    out.push_str("\ntopics (logd help TOPIC)\n");
+    for Topic { name, about, .. } in &TOPICS {
+        let _ = writeln!(out, "  {name:<12} {about}");
+    }
+    out.push_str("\nlogd help COMMAND explains a command, logd COMMAND -h in short.\n");
     ctx.stdout.put(out.as_bytes())?;
     Ok(Outcome::Done)
 }

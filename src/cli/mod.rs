@@ -21,6 +21,7 @@ use std::ffi::OsString;
 
 mod append;
 pub mod args;
+mod complete;
 pub mod context;
 mod dump;
 pub mod exit;
@@ -28,6 +29,7 @@ mod help;
 mod info;
 mod init;
 mod ls;
+pub mod man;
 pub mod message;
 pub mod progress;
 pub mod stdio;
@@ -99,6 +101,20 @@ const COMMANDS: &[Entry] = &[
         run: dump::run,
     },
     Entry {
+        name: "completions",
+        job: Job::SetUp,
+        about: "print a script that completes command lines",
+        command: complete::command,
+        run: complete::run,
+    },
+    Entry {
+        name: "man",
+        job: Job::SetUp,
+        about: "print manual pages",
+        command: man::command,
+        run: man::run,
+    },
+    Entry {
         name: "help",
         job: Job::SetUp,
         about: "explain a command or a topic",
@@ -147,6 +163,10 @@ pub fn run(mut words: impl Iterator<Item = OsString>) -> Exit {
         Some("-V" | "--version") => end(&mut Context::new(""), |ctx| {
             ctx.stdout.put(VERSION.as_bytes()).map(|()| Outcome::Done)
         }),
+        Some("__complete") => {
+            let words: Vec<OsString> = words.collect();
+            end(&mut Context::new(""), |ctx| complete::complete(ctx, &words))
+        }
         Some("-h" | "--help") => end(&mut Context::new("help"), help::overview),
         Some(name) => match entry(name) {
             Some(entry) => run_command(entry, words),
