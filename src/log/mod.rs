@@ -20,6 +20,7 @@
 //! | [`broker`] | living beside a Kafka broker |
 //! | [`epoch`], [`producers`] | the leader epoch; producer state and its snapshots |
 //! | [`reader`] | batches in order, beside writers; what is damage and what is not there yet |
+//! | [`isolation`] | which batches of transactions a reader is shown |
 //! | [`view`] | a log as of one moment: what bounds a read, and its offsets by time |
 
 pub mod broker;
@@ -30,6 +31,7 @@ pub mod end;
 pub mod epoch;
 pub mod failed;
 pub mod files;
+pub mod isolation;
 pub mod listing;
 pub mod lock;
 pub mod lost;

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::batch::Batch;
+use crate::format::batch::{Batch, BatchHeader};
 use crate::format::{Defect, Limits, Offset, Position};
 use crate::log::end::{self, End};
 use crate::log::files;
@@ -51,13 +51,24 @@ pub enum Event<'a> {
     Damage(Damage),
 }
 
+/// What [`Reader::advance`] found.
+#[derive(Debug)]
+pub enum Advance {
+    /// A batch that holds wanted offsets.
+    Batch,
+    /// As [`Event::End`].
+    End,
+    /// As [`Event::Gone`].
+    Gone(Range<Offset>),
+    /// As [`Event::Damage`].
+    Damage(Damage),
+}
+
 /// A batch and which of its offsets are wanted.
 #[derive(Debug)]
 pub struct Piece<'a> {
     /// The batch, checked as a whole.
     pub batch: Batch<'a>,
-    /// Where it begins in its file.
-    pub position: Position,
     /// Only records with these offsets are wanted.
     pub wanted: Range<Offset>,
 }
@@ -116,6 +127,8 @@ pub struct Reader {
     at: At,
     /// Smallest offset still to be yielded.
     next: Offset,
+    /// Smallest offset wanted of the batch found last.
+    wanted_from: Offset,
     /// Where to stop (exclusive).
     until: Offset,
     options: ReadOptions,
@@ -147,7 +160,7 @@ enum At {
 }
 
 enum Turn {
-    Batch(Position),
+    Batch,
     End,
     Gone(Range<Offset>),
     Damage(Damage),
@@ -169,6 +182,7 @@ impl Reader {
             scanner: None,
             at: At::Start,
             next: wanted.start,
+            wanted_from: wanted.start,
             until: wanted.end,
             options,
             end: None,
@@ -197,12 +211,6 @@ impl Reader {
         &self.view
     }
 
-    /// Steps back before the batch just yielded, so that the next call yields it again.
-    pub fn unread(&mut self, piece_start: Offset) {
-        self.next = piece_start;
-        self.at = At::Start;
-    }
-
     /// What comes next.
     ///
     /// # Errors
@@ -210,32 +218,90 @@ impl Reader {
     /// the log is gone; else what reading may meet.
     #[allow(clippy::should_implement_trait)] // it lends from the window
     pub fn next(&mut self) -> Result<Event<'_>> {
+        Ok(match self.advance()? {
+            Advance::Batch => match self.piece() {
+                Some(piece) => Event::Batch(piece),
+                None => Event::End,
+            },
+            Advance::End => Event::End,
+            Advance::Gone(range) => Event::Gone(range),
+            Advance::Damage(damage) => Event::Damage(damage),
+        })
+    }
+
+    /// As [`Reader::next`] without lending: the batch is had from [`Reader::piece`].
+    ///
+    /// # Errors
+    /// As [`Reader::next`].
+    pub fn advance(&mut self) -> Result<Advance> {
         let turn = loop {
             if self.next >= self.until {
-                return Ok(Event::End);
+                return Ok(Advance::End);
             }
             match self.turn()? {
                 Turn::Again => {}
                 other => break other,
             }
         };
-        let position = match turn {
-            Turn::Batch(position) => position,
-            Turn::Gone(range) => return Ok(Event::Gone(range)),
-            Turn::Damage(damage) if self.options.skip_corrupt => return Ok(Event::Damage(damage)),
+        Ok(match turn {
+            Turn::Batch => {
+                let header = self.scanner.as_ref().and_then(Scanner::header);
+                let behind = header.map_or(self.next, |h| h.last_offset.next());
+                self.wanted_from = std::mem::replace(&mut self.next, behind);
+                Advance::Batch
+            }
+            Turn::Gone(range) => Advance::Gone(range),
+            Turn::Damage(damage) if self.options.skip_corrupt => Advance::Damage(damage),
             Turn::Damage(damage) => return Err(damage.error()),
-            Turn::End | Turn::Again => return Ok(Event::End),
+            Turn::End | Turn::Again => Advance::End,
+        })
+    }
+
+    /// Header of the batch that [`Reader::advance`] found.
+    pub fn header(&self) -> Option<&BatchHeader> {
+        self.scanner.as_ref()?.header()
+    }
+
+    /// The batch that [`Reader::advance`] found.
+    pub fn piece(&self) -> Option<Piece<'_>> {
+        Some(Piece {
+            batch: self.scanner.as_ref()?.batch()?,
+            wanted: self.wanted_from..self.until,
+        })
+    }
+
+    /// Steps back before the batch that was found last, so that it is found again.
+    pub fn unread(&mut self) {
+        self.next = self.wanted_from;
+        self.at = At::Start;
+    }
+
+    /// Leaves out what lies below `offset`.
+    pub fn skip_to(&mut self, offset: Offset) {
+        if offset <= self.next {
+            return;
+        }
+        self.next = offset;
+        if let At::Sealed(segment) = self.at
+            && self.after(segment).is_some_and(|s| s.base() <= offset)
+        {
+            self.at = At::Start;
+        }
+    }
+
+    /// The damage that a batch found last is whose records cannot be decoded: all of it is lost.
+    pub fn condemn(&self, defect: Defect) -> Damage {
+        let position = self.scanner.as_ref().and_then(Scanner::found_at);
+        let path = match self.at {
+            At::Sealed(segment) | At::Tail(segment) => self.view.path_of(&segment),
+            At::Start => self.view.log().dir().path().to_path_buf(),
         };
-        let wanted = self.next..self.until;
-        let Some(batch) = self.scanner.as_ref().and_then(Scanner::batch) else {
-            return Ok(Event::End);
-        };
-        self.next = batch.header().last_offset.next();
-        Ok(Event::Batch(Piece {
-            batch,
-            position,
-            wanted,
-        }))
+        Damage {
+            path,
+            position: position.unwrap_or_default(),
+            defect,
+            lost: self.wanted_from..self.next,
+        }
     }
 
     /// One step: opens a segment, passes a batch that is not wanted, or finds something to tell.
@@ -250,7 +316,7 @@ impl Reader {
         };
         let step = scanner.step();
         match step.map_err(|e| e.at_path(self.view.path_of(&segment)))? {
-            Step::Batch(position) => Ok(self.found(position)),
+            Step::Batch(_) => Ok(self.found()),
             Step::End(end) => match end.tail {
                 Tail::Clean => self.leave(segment),
                 Tail::Zeros if is_zero(&**scanner.file(), end.position, scanner.end())? => {
@@ -269,7 +335,7 @@ impl Reader {
     }
 
     /// Judges a valid batch.
-    fn found(&mut self, position: Position) -> Turn {
+    fn found(&mut self) -> Turn {
         let Some(header) = self.scanner.as_ref().and_then(Scanner::header) else {
             return Turn::Again;
         };
@@ -287,7 +353,7 @@ impl Reader {
             return Turn::Again;
         }
         match header.base_offset < self.until {
-            true => Turn::Batch(position),
+            true => Turn::Batch,
             false => Turn::End,
         }
     }

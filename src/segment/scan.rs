@@ -252,6 +252,11 @@ impl Scanner {
         self.last.as_ref().map(|(header, _)| header)
     }
 
+    /// Where the batch that the last step found begins.
+    pub fn found_at(&self) -> Option<Position> {
+        self.last.as_ref().map(|(_, position)| *position)
+    }
+
     /// The batch that the last step found.
     pub fn batch(&self) -> Option<Batch<'_>> {
         let (header, position) = self.last.as_ref()?;
