@@ -28,7 +28,6 @@ use crate::ops::append::{self, Streams, SyncWhen};
 use crate::ops::create::{self, NewLog};
 use crate::ops::settings::Words;
 use crate::ops::topic::{self, Partition};
-use crate::segment::active::RollLimits;
 use crate::sys::FileId;
 use crate::sys::pipe::stream_kind;
 use crate::sys::signals;
@@ -283,10 +282,7 @@ fn open_all(
             wait: Some(asked.wait),
             allow_network_fs: asked.allow_network_fs,
             zero_fill: asked.options.sync == SyncWhen::Batch,
-            roll: RollLimits {
-                segment_bytes: settings.segment_bytes,
-                segment_age_ms: settings.segment_ms.and_then(|ms| i64::try_from(ms).ok()),
-            },
+            roll: settings.roll_limits(),
             command: "logd append".to_string(),
         };
         writers.push(Writer::open(&ctx.host, &p.path, options)?);

@@ -4,6 +4,7 @@
 //! wins, are `ops::settings`'s matter: nothing here reads a file.
 
 use crate::format::codec::Compression;
+use crate::segment::active::RollLimits;
 use std::num::NonZeroU32;
 
 /// Largest segment in bytes: positions in `.index` are 32 bits wide and signed.
@@ -62,6 +63,16 @@ pub struct Settings {
     pub log_bytes_max: Option<u64>,
     /// Where records with a key go.
     pub partitioner: Partitioner,
+}
+
+impl Settings {
+    /// When a segment is full.
+    pub fn roll_limits(&self) -> RollLimits {
+        RollLimits {
+            segment_bytes: self.segment_bytes,
+            segment_age_ms: self.segment_ms.and_then(|ms| i64::try_from(ms).ok()),
+        }
+    }
 }
 
 impl Default for Settings {
