@@ -14,6 +14,7 @@
 //! | [`message`] | the one door to stderr |
 //! | [`progress`] | how far a long job is |
 //! | [`stdio`] | stdout |
+//! | [`reading`] | what the commands that print records share |
 
 use crate::error::{Error, ErrorKind, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -21,6 +22,7 @@ use std::ffi::OsString;
 
 mod append;
 pub mod args;
+mod cat;
 mod complete;
 pub mod context;
 mod dump;
@@ -32,6 +34,7 @@ mod ls;
 pub mod man;
 pub mod message;
 pub mod progress;
+pub mod reading;
 pub mod stdio;
 pub mod table;
 mod usage;
@@ -71,6 +74,13 @@ const COMMANDS: &[Entry] = &[
         about: "make a log",
         command: init::command,
         run: init::run,
+    },
+    Entry {
+        name: "cat",
+        job: Job::WriteAndRead,
+        about: "print what is there, then stop",
+        command: cat::command,
+        run: cat::run,
     },
     Entry {
         name: "ls",

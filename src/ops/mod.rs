@@ -12,17 +12,25 @@
 //! | [`topic`] | from a LOG operand to partition directories |
 //! | [`info`] | what is in a log |
 //! | [`create`] | making a log |
+//! | [`cat`], [`span`] | reading a partition to its end; a RANGE as offsets |
+//! | [`emit`], [`select`] | records chosen, formatted, gathered, written |
+//! | [`wait`] | waiting until a log reaches an offset |
 //! | [`append`] | input into a log, and an honest account of it |
 //! | [`settings`] | settings in words, and which layer of them wins |
 
 pub mod append;
+pub mod cat;
 pub mod create;
 pub mod dump;
 mod eight;
+pub mod emit;
 pub mod info;
 pub mod input;
 pub mod json;
 pub mod output;
+pub mod select;
 pub mod settings;
+pub mod span;
 pub mod topic;
+pub mod wait;
 pub mod words;

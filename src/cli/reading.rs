@@ -1,0 +1,266 @@
+//! What the commands that print records share: their options, and stdout as a place where output
+//! goes.
+
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
+
+use clap::{Arg, ArgMatches};
+
+use super::stdio::Stdout;
+use super::{Context, args};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Limits, Offset};
+use crate::log::isolation::Isolation;
+use crate::ops::cat::{CatOptions, Note};
+use crate::ops::emit::{EmitOptions, Emitter, Sink};
+use crate::ops::output::table::TableColumn;
+use crate::ops::output::{Format, FormatOptions};
+use crate::ops::select::{Part, Selection};
+use crate::ops::topic::Partition;
+use crate::ops::{wait, words};
+use crate::sys::watch::{Wake, Watch};
+use crate::sys::{pipe, signals};
+
+/// Options that choose and show records.
+pub fn options() -> Vec<Arg> {
+    let mut options = vec![
+        args::from_offset(),
+        args::limit(),
+        args::key("Only records with this key"),
+        args::header("Only records with this header; repeatable"),
+        args::partition(),
+        args::isolation(),
+        args::clamp(),
+        args::raw(),
+        args::switch("keys-only", "Print the key in place of the value"),
+        args::switch("headers-only", "Print the headers in place of the value")
+            .conflicts_with("keys-only"),
+        args::switch("no-tombstones", "Leave out records without a value"),
+        args::option(
+            "sample",
+            "SHARE",
+            "About this share of the records: 1%, the same each time",
+        )
+        .allow_hyphen_values(false),
+        args::switch("nest", "Print a value that is JSON as value_json (-F json)"),
+        args::option(
+            "columns",
+            "LIST",
+            "Columns of csv and tsv: offset,ts,key,value,topic,partition,headers",
+        ),
+        args::switch(
+            "skip-corrupt",
+            "Go on behind damaged batches; exit 65 at the end",
+        ),
+    ];
+    options.extend(args::format());
+    options.extend(args::durable());
+    options
+}
+
+/// The emitter that the options ask for.
+///
+/// # Errors
+/// `Usage` for words that cannot be understood or do not go together.
+pub fn emitter(ctx: &Context, m: &ArgMatches, limit: Option<u64>) -> Result<Emitter> {
+    let format = match args::flag(m, "nul") {
+        true => Format::Nul,
+        false => args::word(m, "format", Format::parse)?.unwrap_or(Format::Lines),
+    };
+    let raw = args::flag(m, "raw");
+    let terminal = ctx.stdout.is_terminal() && !raw;
+    if terminal && format.is_binary() {
+        return Err(
+            Error::usage(format!("-F {}: binary output to a terminal", format.name()))
+                .hint("redirect it, or say --raw"),
+        );
+    }
+    let columns = args::word(m, "columns", TableColumn::parse_list)?.unwrap_or_default();
+    let part = match (args::flag(m, "keys-only"), args::flag(m, "headers-only")) {
+        (true, _) => Part::Key,
+        (_, true) => Part::Headers,
+        _ => Part::Whole,
+    };
+    if part != Part::Whole && format == Format::Batch {
+        return Err(Error::usage(
+            "-F batch copies batches as stored, not parts of records",
+        ));
+    }
+    let options = EmitOptions {
+        format: FormatOptions {
+            nest: args::flag(m, "nest"),
+            columns,
+            visible: terminal,
+        },
+        selection: selection(m)?,
+        part,
+        limit,
+        speed: speed(m)?,
+        limits: Limits::default(),
+    };
+    Emitter::new(&format, options)
+}
+
+fn selection(m: &ArgMatches) -> Result<Selection> {
+    let headers = args::os_all(m, "header").into_iter().map(|pair| {
+        let bytes = pair.as_bytes();
+        match memchr::memchr(b'=', bytes) {
+            Some(at) => Ok((bytes[..at].to_vec(), bytes[at + 1..].to_vec())),
+            None => Err(Error::usage(format!(
+                "-H {}: not NAME=VALUE",
+                pair.to_string_lossy()
+            ))),
+        }
+    });
+    Ok(Selection {
+        key: args::os(m, "key").map(|k| k.as_bytes().to_vec()),
+        headers: headers.collect::<Result<_>>()?,
+        no_tombstones: args::flag(m, "no-tombstones"),
+        sample: args::word(m, "sample", words::fraction)?,
+    })
+}
+
+/// `--speed X`, where a command has it.
+fn speed(m: &ArgMatches) -> Result<Option<f64>> {
+    if m.try_contains_id("speed").is_err() {
+        return Ok(None);
+    }
+    args::word(m, "speed", |word| {
+        match word.trim_end_matches('x').parse::<f64>() {
+            Ok(x) if x.is_finite() && x > 0.0 => Ok(x),
+            _ => Err(Error::usage(format!(
+                "{word}: a speed is a number above 0 (1 is real time)"
+            ))
+            .hint("10")),
+        }
+    })
+}
+
+/// `--isolation`.
+pub fn isolation(m: &ArgMatches) -> Isolation {
+    match args::text(m, "isolation") {
+        Some("uncommitted") => Isolation::Uncommitted,
+        _ => Isolation::Committed,
+    }
+}
+
+/// What to read, by the options.
+///
+/// # Errors
+/// `Usage`.
+pub fn cat_options(ctx: &Context, m: &ArgMatches) -> Result<CatOptions> {
+    Ok(CatOptions {
+        range: args::range(m, "from-offset", &ctx.now())?.unwrap_or(words::Range::ALL),
+        clamp: args::flag(m, "clamp"),
+        isolation: isolation(m),
+        durable: args::flag(m, "durable"),
+        skip_corrupt: args::flag(m, "skip-corrupt"),
+        limits: Limits::default(),
+    })
+}
+
+/// Waits, if `--wait-for` says so, until a partition has reached that offset.
+///
+/// # Errors
+/// `Timeout` when `--timeout` passes first; else what reading may meet.
+pub fn wait_for(ctx: &Context, m: &ArgMatches, partition: &Partition) -> Result<()> {
+    let Some(word) = args::text(m, "wait-for") else {
+        return Ok(());
+    };
+    let wanted: i64 = word.parse().map_err(|_| {
+        Error::usage(format!("--wait-for {word}: not an offset")).hint("--wait-for 4096")
+    })?;
+    let durable = args::flag(m, "durable");
+    wait::until(&ctx.host, partition, Offset(wanted), durable, ctx.deadline)
+}
+
+/// Says what a reading op noted. True if data was skipped.
+pub fn tell(ctx: &Context, note: &Note) -> bool {
+    match note {
+        Note::Damage(damage) => {
+            ctx.message.error(&damage.error());
+            return true;
+        }
+        Note::Gone(path, range) => {
+            let (start, end) = (range.start, range.end);
+            let path = path.display();
+            ctx.message.warn(format!(
+                "{path}: offsets {start}..{end} were removed by retention before they were read"
+            ));
+        }
+        Note::Open(path, open) => ctx.message.warn_with_hint(
+            format!(
+                "{}: offset {}: a transaction of producer {} is open; what follows waits for its end",
+                path.display(),
+                open.offset,
+                open.producer_id
+            ),
+            "--isolation uncommitted shows it",
+        ),
+        Note::TornTail(path, position) => ctx.message.warn(format!(
+            "{}: byte {position}: the host rebooted in the middle of a write; the log ends here",
+            path.display()
+        )),
+        Note::NothingDurable(path) => ctx.message.warn(format!(
+            "{}: nothing is known to be durable here; nothing is shown",
+            path.display()
+        )),
+    }
+    false
+}
+
+/// Says once that values with newlines were printed as lines.
+pub fn tell_newlines(ctx: &Context, emitter: &Emitter) {
+    if emitter.saw_newline_in_lines() && !ctx.stdout.is_terminal() {
+        ctx.message.warn_with_hint(
+            "a value contains a newline, so lines are not records",
+            "-F json, nul, csv, frames or batch keep record boundaries",
+        );
+    }
+}
+
+/// Stdout, as large as its pipe can be made.
+pub struct Out<'a> {
+    stdout: &'a mut Stdout,
+    watch: Option<Watch>,
+}
+
+impl<'a> Out<'a> {
+    /// Takes stdout; a pipe is enlarged, which halves the switches between the two processes.
+    pub fn new(stdout: &'a mut Stdout) -> Out<'a> {
+        pipe::enlarge(std::io::stdout().as_fd());
+        Out {
+            stdout,
+            watch: None,
+        }
+    }
+}
+
+impl Sink for Out<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.stdout.put(bytes)?;
+        self.stdout.end_record()
+    }
+
+    fn pause(&mut self, time: Duration) -> Result<bool> {
+        self.stdout.flush_now()?;
+        let until = Instant::now() + time;
+        let watch = self.watch.get_or_insert_with(Watch::new);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(true);
+            }
+            let stdout = std::io::stdout();
+            let wake = watch.wait(Some(left), Some(stdout.as_fd()));
+            match wake.map_err(|e| Error::io("cannot wait", e))? {
+                Wake::ReaderGone => {
+                    return Err(Error::new(ErrorKind::ClosedPipe, "the reader is gone"));
+                }
+                Wake::Interrupted if signals::stop_requested().is_some() => return Ok(false),
+                _ => {}
+            }
+        }
+    }
+}

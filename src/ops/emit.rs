@@ -1,0 +1,466 @@
+//! Records on their way out: chosen, formatted, gathered, written.
+//!
+//! * All or nothing: a batch whose records turn out to be bad delivers none of them. They are
+//!   formatted behind a mark in the buffer, and the buffer is cut back to it.
+//! * Output is gathered into large writes while there is a backlog; whoever is about to wait calls
+//!   [`Emitter::flush`].
+//! * Memory follows the batch in hand.
+//!
+//! The common case, plain lines of everything, has a loop of its own.
+
+use std::time::{Duration, Instant};
+
+use super::output::{Format, FormatOptions, Formatter, Meta};
+use super::select::{Part, Selection};
+use crate::error::Result;
+use crate::format::batch::{Batch, Scratch, TimestampType};
+use crate::format::builder::{BatchBuilder, Producer, Seal, stamp};
+use crate::format::record::{Header, Headers, NewRecord, Record};
+use crate::format::{Defect, Limits, Offset, TimestampMs};
+use crate::log::reader::Piece;
+
+/// Bytes that are gathered before they are written: a pipe takes writes of this size at its best
+/// (measured: 16 to 64 KiB into a pipe of 1 MiB), and to a file it makes no difference.
+const WRITE_BYTES: usize = 64 << 10;
+/// A buffer that one large batch has grown is given back above this.
+const KEEP_BYTES: usize = 1 << 20;
+
+/// Where output goes.
+pub trait Sink {
+    /// Takes bytes.
+    ///
+    /// # Errors
+    /// `ClosedPipe` if the reader is gone; else `Io`.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// Waits, what was written before being visible. False if it is to stop instead.
+    ///
+    /// # Errors
+    /// As [`Sink::write`].
+    fn pause(&mut self, time: Duration) -> Result<bool>;
+}
+
+/// Whether there is more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    More,
+    /// The limit is reached, or the sink wants no more.
+    Full,
+}
+
+/// What is to be shown, and how.
+#[derive(Clone, Debug, Default)]
+pub struct EmitOptions {
+    /// Choices of the format.
+    pub format: FormatOptions,
+    /// Which records.
+    pub selection: Selection,
+    /// Which part of them.
+    pub part: Part,
+    /// At most so many records.
+    pub limit: Option<u64>,
+    /// Pace the output by timestamps, so many times as fast.
+    pub speed: Option<f64>,
+    /// Bounds of what is decoded.
+    pub limits: Limits,
+}
+
+enum Mode {
+    /// Values and newlines, nothing else to do.
+    PlainLines,
+    /// Each record by the formatter.
+    Records(Box<Formatter>),
+    /// Batches as stored.
+    Batches,
+}
+
+/// Formats records and hands them on.
+pub struct Emitter {
+    mode: Mode,
+    values_only: bool,
+    options: EmitOptions,
+    out: Vec<u8>,
+    scratch: Scratch,
+    left: u64,
+    newline_in_lines: bool,
+    pace: Option<Pace>,
+}
+
+impl Emitter {
+    /// An emitter for `format`.
+    ///
+    /// # Errors
+    /// `Usage` where the format does not go with the options.
+    pub fn new(format: &Format, options: EmitOptions) -> Result<Emitter> {
+        let plain = *format == Format::Lines
+            && !options.format.visible
+            && options.selection.is_all()
+            && options.part == Part::Whole;
+        let mode = match format {
+            Format::Batch => Mode::Batches,
+            Format::Lines if plain => Mode::PlainLines,
+            _ => Mode::Records(Box::new(Formatter::new(format, &options.format)?)),
+        };
+        let mut out = Vec::new();
+        if let Mode::Records(formatter) = &mode {
+            formatter.begin(&mut out);
+        }
+        let values_only = matches!(
+            format,
+            Format::Lines | Format::Nul | Format::Hex | Format::Base64 | Format::Frames
+        );
+        Ok(Emitter {
+            mode,
+            values_only,
+            out,
+            scratch: Scratch::new(),
+            left: options.limit.unwrap_or(u64::MAX),
+            newline_in_lines: false,
+            pace: options.speed.map(Pace::new),
+            options,
+        })
+    }
+
+    /// Whether a value printed as `lines` contained a newline, so that boundaries were lost.
+    pub fn saw_newline_in_lines(&self) -> bool {
+        match &self.mode {
+            Mode::Records(formatter) => formatter.saw_newline_in_lines(),
+            _ => self.newline_in_lines,
+        }
+    }
+
+    /// Whether the limit is reached.
+    pub fn is_full(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Records that may still be shown; `u64::MAX` without a limit.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Shows what is wanted of a batch. The inner error is a batch that cannot be decoded: nothing
+    /// of it was shown.
+    ///
+    /// # Errors
+    /// As [`Sink::write`].
+    pub fn piece(
+        &mut self,
+        meta: &Meta<'_>,
+        piece: &Piece<'_>,
+        sink: &mut dyn Sink,
+    ) -> Result<std::result::Result<Flow, Defect>> {
+        let header = piece.batch.header();
+        let whole = piece.is_whole() && u64::try_from(header.count).is_ok_and(|n| n <= self.left);
+        let shown = match &mut self.mode {
+            Mode::PlainLines if whole && self.pace.is_none() => self.plain_lines(&piece.batch),
+            Mode::Batches if whole && self.options.selection.is_all() => {
+                let checked = piece
+                    .batch
+                    .check_records(&mut self.scratch, &self.options.limits);
+                checked.map(|()| {
+                    self.out.extend_from_slice(piece.batch.bytes());
+                    self.left -= u64::from(header.count.cast_unsigned());
+                })
+            }
+            Mode::Batches => self.recode(piece),
+            _ => match self.pace {
+                Some(_) => return self.paced(meta, piece, sink),
+                None => self.records(meta, piece),
+            },
+        };
+        if let Err(defect) = shown {
+            return Ok(Err(defect));
+        }
+        if self.out.len() >= WRITE_BYTES {
+            self.flush(sink)?;
+        }
+        Ok(Ok(if self.left == 0 {
+            Flow::Full
+        } else {
+            Flow::More
+        }))
+    }
+
+    /// Hands on what is gathered.
+    ///
+    /// # Errors
+    /// As [`Sink::write`].
+    pub fn flush(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        for part in self.out.chunks(WRITE_BYTES) {
+            sink.write(part)?;
+        }
+        self.out.clear();
+        self.out.shrink_to(KEEP_BYTES);
+        Ok(())
+    }
+
+    /// Every value and a newline.
+    fn plain_lines(&mut self, batch: &Batch<'_>) -> std::result::Result<(), Defect> {
+        let out = &mut self.out;
+        let mark = out.len();
+        out.reserve(batch.bytes().len());
+        let mut count = 0;
+        for record in batch.records(&mut self.scratch, &self.options.limits)? {
+            match record {
+                Ok(record) => {
+                    out.extend_from_slice(record.value.unwrap_or_default());
+                    out.push(b'\n');
+                    count += 1;
+                }
+                Err(defect) => {
+                    out.truncate(mark);
+                    return Err(defect);
+                }
+            }
+        }
+        self.left -= count;
+        if !self.newline_in_lines {
+            // One pass over the whole is quicker than a look into each value.
+            let shown = out.get(mark..).unwrap_or_default();
+            self.newline_in_lines = memchr::memchr_iter(b'\n', shown).count() as u64 != count;
+        }
+        Ok(())
+    }
+
+    fn records(&mut self, meta: &Meta<'_>, piece: &Piece<'_>) -> std::result::Result<(), Defect> {
+        let (mark, mut left) = (self.out.len(), self.left);
+        let Mode::Records(formatter) = &mut self.mode else {
+            return self.few_lines(piece);
+        };
+        let mut projection = Vec::new();
+        for record in piece
+            .batch
+            .records(&mut self.scratch, &self.options.limits)?
+        {
+            let record = match record {
+                Ok(record) => record,
+                Err(defect) => {
+                    self.out.truncate(mark);
+                    return Err(defect);
+                }
+            };
+            // The rest of the batch is still decoded: a defect there takes all of it back.
+            if left == 0 || !wanted(piece, &self.options.selection, &record) {
+                continue;
+            }
+            let shown = project(record, self.options.part, self.values_only, &mut projection);
+            formatter.record(&mut self.out, meta, &shown);
+            left -= 1;
+        }
+        self.left = left;
+        Ok(())
+    }
+
+    /// Plain lines of a part of a batch.
+    fn few_lines(&mut self, piece: &Piece<'_>) -> std::result::Result<(), Defect> {
+        let (mark, mut left) = (self.out.len(), self.left);
+        for record in piece
+            .batch
+            .records(&mut self.scratch, &self.options.limits)?
+        {
+            let record = match record {
+                Ok(record) => record,
+                Err(defect) => {
+                    self.out.truncate(mark);
+                    return Err(defect);
+                }
+            };
+            if left == 0 || !piece.wanted.contains(&record.offset) {
+                continue;
+            }
+            let value = record.value.unwrap_or_default();
+            self.newline_in_lines |= memchr::memchr(b'\n', value).is_some();
+            self.out.extend_from_slice(value);
+            self.out.push(b'\n');
+            left -= 1;
+        }
+        self.left = left;
+        Ok(())
+    }
+
+    /// A batch of those records that are wanted, at their offsets.
+    fn recode(&mut self, piece: &Piece<'_>) -> std::result::Result<(), Defect> {
+        let header = piece.batch.header();
+        let mut left = self.left;
+        let mut builder: Option<(Offset, BatchBuilder)> = None;
+        for record in piece
+            .batch
+            .records(&mut self.scratch, &self.options.limits)?
+        {
+            let record = record?;
+            if left == 0 || !wanted(piece, &self.options.selection, &record) {
+                continue;
+            }
+            let (base, b) =
+                builder.get_or_insert_with(|| (record.offset, BatchBuilder::begin(Vec::new())));
+            let headers: Vec<Header<'_>> = record.headers.iter().collect();
+            let delta = i32::try_from(record.offset - *base)
+                .map_err(|_| Defect::new(0, "offsets of one batch are 2^31 apart"))?;
+            let new = NewRecord {
+                key: record.key,
+                value: record.value,
+                headers: &headers,
+            };
+            b.push_at(delta, record.timestamp, &new);
+            left -= 1;
+        }
+        if let Some((base, builder)) = builder {
+            let append = header.timestamp_type() == TimestampType::Append;
+            let sequence = |_| None::<Producer>;
+            let seal = Seal {
+                append_time: append.then_some(header.max_timestamp),
+                producer: sequence(()),
+                transactional: false,
+                control: false,
+            };
+            let (mut bytes, _) = builder.seal(&seal);
+            stamp(&mut bytes, base, header.leader_epoch);
+            self.out.extend_from_slice(&bytes);
+        }
+        self.left = left;
+        Ok(())
+    }
+
+    /// One record at a time, each when it is due.
+    fn paced(
+        &mut self,
+        meta: &Meta<'_>,
+        piece: &Piece<'_>,
+        sink: &mut dyn Sink,
+    ) -> Result<std::result::Result<Flow, Defect>> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let shown = self.paced_with(&mut scratch, meta, piece, sink);
+        self.scratch = scratch;
+        shown
+    }
+
+    fn paced_with(
+        &mut self,
+        scratch: &mut Scratch,
+        meta: &Meta<'_>,
+        piece: &Piece<'_>,
+        sink: &mut dyn Sink,
+    ) -> Result<std::result::Result<Flow, Defect>> {
+        let limits = self.options.limits;
+        if let Err(defect) = piece.batch.check_records(scratch, &limits) {
+            return Ok(Err(defect));
+        }
+        let records = match piece.batch.records(scratch, &limits) {
+            Ok(records) => records,
+            Err(defect) => return Ok(Err(defect)),
+        };
+        let mut projection = Vec::new();
+        for record in records.map_while(|r| r.ok()) {
+            if self.left == 0 {
+                break;
+            }
+            if !wanted(piece, &self.options.selection, &record) {
+                continue;
+            }
+            let due = self
+                .pace
+                .as_mut()
+                .map_or(Duration::ZERO, |p| p.due_in(record.timestamp));
+            if !due.is_zero() {
+                self.flush(sink)?;
+                if !sink.pause(due)? {
+                    return Ok(Ok(Flow::Full));
+                }
+            }
+            let shown = project(record, self.options.part, self.values_only, &mut projection);
+            match &mut self.mode {
+                Mode::Records(formatter) => formatter.record(&mut self.out, meta, &shown),
+                _ => {
+                    self.out.extend_from_slice(shown.value.unwrap_or_default());
+                    self.out.push(b'\n');
+                }
+            }
+            self.left -= 1;
+        }
+        if self.out.len() >= WRITE_BYTES {
+            self.flush(sink)?;
+        }
+        Ok(Ok(if self.left == 0 {
+            Flow::Full
+        } else {
+            Flow::More
+        }))
+    }
+}
+
+fn wanted(piece: &Piece<'_>, selection: &Selection, record: &Record<'_>) -> bool {
+    piece.wanted.contains(&record.offset) && selection.takes(record)
+}
+
+/// The part of a record that is shown.
+fn project<'a>(
+    record: Record<'a>,
+    part: Part,
+    values_only: bool,
+    buffer: &'a mut Vec<u8>,
+) -> Record<'a> {
+    match (part, values_only) {
+        (Part::Whole, _) => record,
+        (Part::Key, true) => Record {
+            value: record.key,
+            ..record
+        },
+        (Part::Key, false) => Record {
+            value: None,
+            ..record
+        },
+        (Part::Headers, false) => Record {
+            key: None,
+            value: None,
+            ..record
+        },
+        (Part::Headers, true) => {
+            buffer.clear();
+            render_headers(&record.headers, buffer);
+            Record {
+                value: Some(buffer),
+                ..record
+            }
+        }
+    }
+}
+
+fn render_headers(headers: &Headers<'_>, out: &mut Vec<u8>) {
+    for (i, (name, value)) in headers.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(name);
+        if let Some(value) = value {
+            out.push(b'=');
+            out.extend_from_slice(value);
+        }
+    }
+}
+
+/// Output at the speed at which it was written, or a multiple of it.
+struct Pace {
+    speed: f64,
+    /// When the first record came out, and its time.
+    first: Option<(Instant, i64)>,
+}
+
+impl Pace {
+    fn new(speed: f64) -> Pace {
+        Pace { speed, first: None }
+    }
+
+    /// How long until a record of this time is due. One without a time is due at once.
+    fn due_in(&mut self, timestamp: TimestampMs) -> Duration {
+        if timestamp == TimestampMs::NONE {
+            return Duration::ZERO;
+        }
+        let (began, first) = *self.first.get_or_insert((Instant::now(), timestamp.0));
+        let after = timestamp.0.saturating_sub(first).max(0) as f64 / self.speed / 1000.0;
+        // Further away than a century is as good as never.
+        let after = Duration::try_from_secs_f64(after.min(3.2e9)).unwrap_or(Duration::ZERO);
+        after.saturating_sub(began.elapsed())
+    }
+}
