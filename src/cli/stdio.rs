@@ -79,7 +79,7 @@ impl Write for Stdout {
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.buffer.len() + bytes.len() > BUFFER {
+        if self.buffer.len() + bytes.len() > BUFFER || bytes.len() >= BUFFER {
             self.flush()?;
             if bytes.len() >= BUFFER {
                 return write_fully(bytes);

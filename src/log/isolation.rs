@@ -11,13 +11,15 @@
 //! transactions costs nothing.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::format::batch::{BatchHeader, Scratch};
 use crate::format::control::{self, Control};
 use crate::format::{Limits, Offset};
-use crate::log::reader::{Advance, Piece, ReadOptions, Reader, Refresh};
+use crate::log::producers::Producers;
+use crate::log::reader::{Advance, Piece, ReadOptions, Reader, Refresh, read_end};
 use crate::log::view::View;
 use crate::sys::Host;
 
@@ -50,19 +52,37 @@ pub struct Feed {
     isolation: Isolation,
     scout: Option<Box<Scout>>,
     open: Option<OpenTransaction>,
+    /// Transactions that were open where the read starts.
+    before: Vec<OpenTransaction>,
 }
 
 impl Feed {
-    /// Wraps `reader`.
-    pub fn new(host: Arc<dyn Host>, reader: Reader, isolation: Isolation, limits: Limits) -> Feed {
-        Feed {
-            reader,
+    /// A feed of the wanted offsets of `view`. Under committed isolation nothing is shown until the
+    /// transactions have ended that were open where it starts ([`open_before`]).
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn new(
+        host: Arc<dyn Host>,
+        view: View,
+        wanted: Range<Offset>,
+        isolation: Isolation,
+        options: ReadOptions,
+    ) -> Result<Feed> {
+        let limits = options.limits;
+        let before = match isolation {
+            Isolation::Committed => open_before(&view, wanted.start, &limits)?,
+            Isolation::Uncommitted => Vec::new(),
+        };
+        Ok(Feed {
+            reader: Reader::new(Arc::clone(&host), view, wanted, options),
             host,
             limits,
             isolation,
             scout: None,
             open: None,
-        }
+            before,
+        })
     }
 
     /// The reader.
@@ -80,7 +100,10 @@ impl Feed {
     /// # Errors
     /// As [`Reader::advance`].
     pub fn advance(&mut self) -> Result<Advance> {
-        self.open = None;
+        self.open = self.still_open()?;
+        if self.open.is_some() {
+            return Ok(Advance::End);
+        }
         loop {
             match self.reader.advance()? {
                 Advance::Batch => {}
@@ -132,22 +155,71 @@ impl Feed {
         self.reader.refresh()
     }
 
+    /// A transaction from before the start that has not ended yet.
+    fn still_open(&mut self) -> Result<Option<OpenTransaction>> {
+        let last = Offset(self.reader.next_offset().0.saturating_sub(1));
+        while let Some(open) = self.before.last().copied() {
+            if self
+                .scout_from(last)
+                .outcome(open.producer_id, last)?
+                .is_none()
+            {
+                return Ok(Some(open));
+            }
+            self.before.pop();
+        }
+        Ok(None)
+    }
+
     /// Whether the transaction of this batch was committed; `None` while it is open.
     fn outcome(&mut self, header: &BatchHeader) -> Result<Option<bool>> {
-        let scout = match &mut self.scout {
-            Some(scout) => scout,
-            none => {
-                let (host, view) = (Arc::clone(&self.host), self.reader.view().clone());
-                none.insert(Box::new(Scout::new(
-                    host,
-                    view,
-                    header.last_offset,
-                    self.limits,
-                )))
-            }
-        };
-        scout.outcome(header.producer_id, header.last_offset)
+        let last = header.last_offset;
+        self.scout_from(last).outcome(header.producer_id, last)
     }
+
+    fn scout_from(&mut self, after: Offset) -> &mut Scout {
+        let (host, view) = (&self.host, self.reader.view());
+        let scout = &mut self.scout;
+        let new = || {
+            Box::new(Scout::new(
+                Arc::clone(host),
+                view.clone(),
+                after,
+                self.limits,
+            ))
+        };
+        scout.get_or_insert_with(new)
+    }
+}
+
+/// The transactions that are open at `at`: those that began before and ended behind it, or not yet.
+///
+/// They are known from producer snapshots and the batches behind the newest of them. Where the
+/// directory says that nobody but plain producers ever wrote, nothing is read: no snapshot, and the
+/// last appender found no producer in the active segment.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn open_before(view: &View, at: Offset, limits: &Limits) -> Result<Vec<OpenTransaction>> {
+    if at <= view.start() || is_plain(view)? {
+        return Ok(Vec::new());
+    }
+    let producers = Producers::load(view.log(), at, limits)?;
+    let open = producers.open_transactions();
+    Ok(open
+        .map(|(producer_id, offset)| OpenTransaction {
+            producer_id,
+            offset,
+        })
+        .collect())
+}
+
+fn is_plain(view: &View) -> Result<bool> {
+    let Some(hint) = read_end(view)?.hint else {
+        return Ok(false);
+    };
+    let active = view.tail().is_some_and(|t| t.segment.base() == hint.base);
+    Ok(active && !hint.has_producers && !view.log().has_snapshots()?)
 }
 
 /// Reads ahead for end markers.
@@ -281,8 +353,7 @@ mod tests {
             limits: Limits::default(),
             skip_corrupt: false,
         };
-        let reader = Reader::new(Arc::clone(&host), view, Offset(from)..Offset::MAX, options);
-        Feed::new(host, reader, isolation, Limits::default())
+        Feed::new(host, view, Offset(from)..Offset::MAX, isolation, options).unwrap()
     }
 
     fn values(feed: &mut Feed) -> String {
@@ -339,6 +410,27 @@ mod tests {
             "x y d q r"
         );
         assert_eq!(values(&mut feed(&path, 8, Isolation::Committed)), "d q r");
+    }
+
+    #[test]
+    fn an_open_transaction_from_before_the_start_holds_back_what_follows() {
+        let log = TestLog::new("t-0");
+        let s = log
+            .segment(0)
+            .batch(0, "p")
+            .txn(7, 1, "a")
+            .batch(2, "q r")
+            .write();
+        let mut f = feed(&log.path(), 3, Isolation::Committed);
+        assert_eq!(values(&mut f), "");
+        assert_eq!(f.open().unwrap().offset, Offset(1));
+        assert_eq!(
+            values(&mut feed(&log.path(), 3, Isolation::Uncommitted)),
+            "r"
+        );
+        drop(s.abort(7, 4).batch(5, "s").write());
+        assert_eq!(f.refresh().unwrap(), Refresh::More);
+        assert_eq!(values(&mut f), "r s");
     }
 
     #[test]

@@ -125,6 +125,17 @@ impl LogDir {
         Err(Error::data(why).at_path(self.dir.path()))
     }
 
+    /// Whether there are producer snapshots.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn has_snapshots(&self) -> Result<bool> {
+        Ok(self
+            .list()?
+            .iter()
+            .any(|n| n.kind == Kind::Snapshot && n.state == State::Plain))
+    }
+
     fn list(&self) -> Result<Vec<FileName>> {
         let names = self.dir.list();
         let names = names.map_err(|e| Error::io("cannot list", e).at_path(self.dir.path()))?;

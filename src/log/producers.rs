@@ -74,6 +74,12 @@ impl Producers {
         self.entries.get(&id)
     }
 
+    /// Producers with an open transaction, and where each began.
+    pub fn open_transactions(&self) -> impl Iterator<Item = (i64, Offset)> + '_ {
+        let open = |e: &ProducerEntry| Some((e.producer_id, e.open_txn?));
+        self.entries.values().filter_map(open)
+    }
+
     /// Writes the state as the snapshot at `at`, durably.
     ///
     /// # Errors

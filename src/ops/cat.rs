@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::format::{Limits, Offset, Position};
 use crate::log::isolation::{Feed, Isolation, OpenTransaction};
 use crate::log::listing::LogDir;
-use crate::log::reader::{Advance, Damage, ReadOptions, Reader, read_end};
+use crate::log::reader::{Advance, Damage, ReadOptions, read_end};
 use crate::log::view::View;
 use crate::sys::Host;
 
@@ -79,8 +79,7 @@ pub fn cat(
         limits: options.limits,
         skip_corrupt: options.skip_corrupt,
     };
-    let reader = Reader::new(host.clone(), view, wanted, read);
-    let mut feed = Feed::new(host.clone(), reader, options.isolation, options.limits);
+    let mut feed = Feed::new(host.clone(), view, wanted, options.isolation, read)?;
     let meta = Meta {
         topic: &partition.topic,
         partition: partition.number,

@@ -40,6 +40,7 @@ pub fn place(view: &mut View, pos: Pos, clamp: bool, limits: Limits) -> Result<O
     let start = view.start();
     match pos {
         Pos::Earliest(0) => Ok(start),
+        Pos::Earliest(n) if is_inside(view, start + n) => Ok(start + n),
         Pos::Earliest(n) => Ok((start + n).min(view.end(limits)?)),
         Pos::Latest(n) => Ok((view.end(limits)? + -n).max(start)),
         Pos::Offset(n) => absolute(view, Offset(n), clamp, limits),
@@ -65,6 +66,9 @@ fn absolute(view: &View, n: Offset, clamp: bool, limits: Limits) -> Result<Offse
             .hint(format!("--clamp starts at {start}"))),
         };
     }
+    if is_inside(view, n) {
+        return Ok(n);
+    }
     let end = view.end(limits)?;
     if n > end {
         return match clamp {
@@ -77,4 +81,10 @@ fn absolute(view: &View, n: Offset, clamp: bool, limits: Limits) -> Result<Offse
         };
     }
     Ok(n)
+}
+
+/// Whether an offset is not past the end for sure: the active segment begins there or above, so the
+/// end need not be looked for.
+fn is_inside(view: &View, n: Offset) -> bool {
+    view.tail().is_some_and(|t| n <= t.segment.base())
 }
