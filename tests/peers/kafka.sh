@@ -41,7 +41,9 @@
 #              recovery point keep index files untouched, mtime included.
 #
 # Leader epochs go up by two with every start (the partition goes offline and comes back), so
-# what the broker appends has a higher epoch than ours, and leader-epoch-checkpoint says so.
+# what the broker appends has a higher epoch than ours, and leader-epoch-checkpoint says so. A
+# checkpoint of ours that is ahead of the broker loses those entries ("New epoch entry ... caused
+# truncation of conflicting entries"); the records stay as they are.
 set -uo pipefail
 . "$(dirname "$0")/env.sh"
 
