@@ -37,6 +37,8 @@ mod run;
 pub mod source;
 pub mod squeeze;
 pub mod stage;
+#[cfg(test)]
+mod tests;
 pub mod unique;
 
 use std::io::Write;
@@ -342,6 +344,7 @@ impl Setup<'_> {
             on_full: self.options.on_full,
             write_each: self.options.batch_records == Some(1),
             expect: self.options.expect,
+            deadline: self.options.deadline,
         }
     }
 

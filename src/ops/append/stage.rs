@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ledger::Ledger;
 use super::pack::Parcel;
@@ -41,6 +41,8 @@ pub struct StageOptions {
     pub write_each: bool,
     /// The offset the first record must get.
     pub expect: Option<Offset>,
+    /// No waiting for room past this moment.
+    pub deadline: Option<Instant>,
 }
 
 /// A parcel that is ready, or will be.
@@ -197,7 +199,7 @@ impl<'w> Stage<'w> {
                 return run.following;
             };
             let wait = run.options.on_full == OnFull::Wait && is_full(&error);
-            if !(wait && run.parcel.is_some() && sleep(pause)) {
+            if !(wait && run.parcel.is_some() && sleep(pause, run.options.deadline)) {
                 self.ledger.fail(error);
                 if let Some(rest) = run.parcel {
                     self.ledger.done(&rest.origins);
@@ -333,13 +335,17 @@ fn is_full(error: &Error) -> bool {
     error.raw_os_error().is_some_and(|n| full.contains(&n))
 }
 
-/// Pauses; false if a signal asked to end.
-fn sleep(pause: Duration) -> bool {
-    let step = Duration::from_millis(10);
-    let mut left = pause;
-    while !left.is_zero() && signals::stop_requested().is_none() {
-        std::thread::sleep(left.min(step));
-        left = left.saturating_sub(step);
+/// Pauses; false if a signal asked to end, or the deadline has passed.
+fn sleep(pause: Duration, deadline: Option<Instant>) -> bool {
+    let until = Instant::now() + pause;
+    let over =
+        || signals::stop_requested().is_some() || deadline.is_some_and(|d| Instant::now() >= d);
+    while !over() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        std::thread::sleep(left.min(Duration::from_millis(10)));
     }
-    signals::stop_requested().is_none()
+    false
 }
