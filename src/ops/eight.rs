@@ -1,8 +1,8 @@
 //! Eight bytes at a time in one register, the first byte lowest.
 //!
 //! JSON has something to escape every few bytes, too often for a vectorised search, which pays only
-//! over longer runs. A mask has the top bit of each byte that a test holds for, exactly: no borrow
-//! or carry passes from one byte to the next.
+//! over longer runs. A mask has the top bit of each byte that a test holds for. Unless a test says
+//! otherwise it is exact: no borrow or carry passes from one byte to the next.
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const TOPS: u64 = ONES << 7;
@@ -13,6 +13,22 @@ pub(in crate::ops) fn equal(x: u64, b: u8) -> u64 {
     let v = x ^ (ONES * b as u64);
     // The low seven bits plus 0x7f reach the top bit unless they are zero.
     !(((v & !TOPS) + !TOPS) | v) & TOPS
+}
+
+/// The bytes equal to `a` or `b`, in fewer steps than [`equal`]: exact up to the first of them, not
+/// after it.
+#[inline(always)]
+pub(in crate::ops) fn either(x: u64, a: u8, b: u8) -> u64 {
+    // Only a zero byte borrows from those after it.
+    let zero = |v: u64| v.wrapping_sub(ONES) & !v;
+    (zero(x ^ (ONES * a as u64)) | zero(x ^ (ONES * b as u64))) & TOPS
+}
+
+/// Not 0 if any byte is below 0x20 or not ASCII. Folds of it compile to vector code.
+#[inline(always)]
+pub(in crate::ops) fn not_plain(x: u64) -> u64 {
+    // Only a byte below 0x20, which keeps its top bit, borrows from those after it.
+    (x | x.wrapping_sub(ONES * 0x20)) & TOPS
 }
 
 /// The bytes below 0x20.
@@ -41,7 +57,7 @@ pub(in crate::ops) fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
     while at < 32
         && let Some(x) = bytes.get(at..).and_then(load)
     {
-        let mask = equal(x, b'"') | equal(x, b'\\');
+        let mask = either(x, b'"', b'\\');
         if mask != 0 {
             return Some(at + first(mask));
         }
@@ -67,6 +83,10 @@ mod tests {
                 prop_assert_eq!(equal(x, b), mask(&|c| c == b));
                 prop_assert_eq!(equal(x, b'"'), mask(&|c| c == b'"'));
                 prop_assert_eq!(below_space(x), mask(&|c| c < 0x20));
+                let exact = mask(&|c| c == b'"' || c == b);
+                prop_assert_eq!(first(either(x, b'"', b)), first(exact));
+                let plain = bytes.iter().all(|c| (0x20..0x80).contains(c));
+                prop_assert_eq!(not_plain(x) == 0, plain);
             }
         }
 

@@ -6,9 +6,9 @@
 //! a `Value` (the tests hold them side by side), with the same limit on nesting; of repeated names
 //! the last counts.
 //!
-//! Speed: UTF-8 and control bytes are checked once over the whole document, with loops that
-//! vectorise; a string then costs
-//! one search for its end or its first escape.
+//! Speed: control bytes and bytes past ASCII are looked for once over the whole document, in a loop
+//! that vectorises, and UTF-8 is checked only where there are any; a string then costs one search
+//! for its end or its first escape.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -108,15 +108,19 @@ impl<'a> Scanner<'a> {
     /// # Errors
     /// If it is not UTF-8.
     pub fn new(text: &'a [u8]) -> Result<Scanner<'a>> {
-        if let Err(e) = std::str::from_utf8(text) {
-            let (at, reason) = (e.valid_up_to(), "not UTF-8");
-            return Err(Fault { at, reason });
+        let mut controls = false;
+        if !is_plain(text) {
+            if let Err(e) = std::str::from_utf8(text) {
+                let (at, reason) = (e.valid_up_to(), "not UTF-8");
+                return Err(Fault { at, reason });
+            }
+            // A fold without an early exit, which compiles to vector code.
+            controls = text.iter().fold(u8::MAX, |m, b| m.min(*b)) < 0x20;
         }
         Ok(Scanner {
             text,
             at: 0,
-            // A fold without an early exit, which compiles to vector code.
-            controls: text.iter().fold(u8::MAX, |m, b| m.min(*b)) < 0x20,
+            controls,
             depth: 0,
         })
     }
@@ -141,6 +145,38 @@ impl<'a> Scanner<'a> {
             Some(_) => self.fault("not JSON"),
             None => self.fault("the JSON text ends too early"),
         }
+    }
+
+    /// Steps over `word` if the text goes on with exactly that.
+    #[inline(always)]
+    pub fn skip<const N: usize>(&mut self, word: &[u8; N]) -> bool {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let found = rest.first_chunk() == Some(word);
+        self.at += if found { N } else { 0 };
+        found
+    }
+
+    /// Takes a whole number of up to 18 digits that begins right here; `None`, taking nothing, if
+    /// there is none or it has a fraction, an exponent or more digits.
+    #[inline]
+    pub fn small_integer(&mut self) -> Option<i64> {
+        let rest = self.text.get(self.at..)?;
+        let negative = rest.first() == Some(&b'-');
+        let digits = rest.get(usize::from(negative)..)?;
+        let (mut n, mut len) = (0i64, 0);
+        while let Some(b @ b'0'..=b'9') = digits.get(len)
+            && len < 18
+        {
+            n = 10 * n + i64::from(b - b'0');
+            len += 1;
+        }
+        let zero_leads = digits.first() == Some(&b'0') && len > 1;
+        let goes_on = matches!(digits.get(len), Some(b'0'..=b'9' | b'.' | b'e' | b'E'));
+        if len == 0 || zero_leads || goes_on {
+            return None;
+        }
+        self.at += usize::from(negative) + len;
+        Some(if negative { -n } else { n })
     }
 
     /// Takes the next value, whatever it is.
@@ -254,18 +290,15 @@ impl<'a> Scanner<'a> {
                 to = 0;
             }
             let rest = self.text.get(self.at..).unwrap_or_default();
-            let plain = match eight::load(rest) {
-                Some(x) => {
-                    put(&mut block, to, &x.to_le_bytes());
-                    eight::first(eight::equal(x, b'"') | eight::equal(x, b'\\'))
+            if let Some(window) = rest.first_chunk() {
+                let (used, made) = decode_eight(window, &mut block, to);
+                (self.at, to) = (self.at + used, to + made);
+                if used > 0 {
+                    continue;
                 }
-                None => {
-                    put(&mut block, to, rest);
-                    quote_or_backslash(rest).unwrap_or(rest.len())
-                }
-            };
-            (self.at, to) = (self.at + plain, to + plain);
-            match self.text.get(self.at) {
+            }
+            // The closing quote, a `\u` escape, what is no escape, or the end of the text is near.
+            match rest.first() {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     let start = self.at;
@@ -274,7 +307,10 @@ impl<'a> Scanner<'a> {
                     put(&mut block, to, &text);
                     to += len;
                 }
-                Some(_) => {}
+                Some(b) => {
+                    put(&mut block, to, &[*b]);
+                    (self.at, to) = (self.at + 1, to + 1);
+                }
                 None => return self.fault("a string is not closed"),
             }
         }
@@ -372,11 +408,11 @@ impl<'a> Scanner<'a> {
             reason: "no such escape in a string",
         });
         match self.text.get(self.at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+            Some(b'u') => {}
+            Some(b) if SHORT_ESCAPES.get(usize::from(*b)) != Some(&0) => {
                 self.at += 2;
                 return Ok(());
             }
-            Some(b'u') => {}
             _ => return bad,
         }
         match hex4(self.text, self.at + 2) {
@@ -442,6 +478,52 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// Whether all bytes are ASCII and none is below 0x20. No early exit, so that it compiles to vector
+/// code.
+fn is_plain(text: &[u8]) -> bool {
+    let (words, rest) = text.as_chunks::<8>();
+    let word = |seen, x: &[u8; 8]| seen | eight::not_plain(u64::from_le_bytes(*x));
+    let byte = |seen, b: &u8| seen | u8::from(*b < 0x20 || *b >= 0x80);
+    words.iter().fold(0, word) == 0 && rest.iter().fold(0, byte) == 0
+}
+
+/// Puts the text before the first quote of eight bytes or, if it comes earlier, up to and with the
+/// first short escape; returns how much text was used and how much was put. Nothing is used at a
+/// quote and at any other escape.
+///
+/// There is no branch on where the escape is, or whether there is one: in JSON inside JSON that is
+/// a coin toss.
+#[inline(always)]
+fn decode_eight(window: &[u8; 16], block: &mut [u8; BLOCK], to: usize) -> (usize, usize) {
+    let x = eight::load(window).unwrap_or_default();
+    let mask = eight::either(x, b'"', b'\\');
+    let n = eight::first(mask);
+    let special = usize::from(mask != 0);
+    let at = |n: usize| window.get(n).copied().unwrap_or_default();
+    let meant = SHORT_ESCAPES.get(usize::from(at(n + 1)));
+    let meant = meant.copied().unwrap_or_default();
+    put(block, to, &x.to_le_bytes());
+    if (special == 1) & ((at(n) == b'"') | (meant == 0)) {
+        return (n, n);
+    }
+    put(block, to + n, &[meant]);
+    (n + 2 * special, n + special)
+}
+
+/// What the byte after a backslash stands for; 0 if it is `u` or there is no such escape.
+const SHORT_ESCAPES: [u8; 256] = {
+    let mut table = [0; 256];
+    table[b'"' as usize] = b'"';
+    table[b'\\' as usize] = b'\\';
+    table[b'/' as usize] = b'/';
+    table[b'b' as usize] = 0x08;
+    table[b'f' as usize] = 0x0c;
+    table[b'n' as usize] = b'\n';
+    table[b'r' as usize] = b'\r';
+    table[b't' as usize] = b'\t';
+    table
+};
+
 /// Four hexadecimal digits at `at`.
 fn hex4(text: &[u8], at: usize) -> Option<u32> {
     let digits = text.get(at..at.checked_add(4)?)?;
@@ -489,20 +571,14 @@ fn put(block: &mut [u8; BLOCK], at: usize, bytes: &[u8]) {
 /// What the checked escape at `at` stands for, in UTF-8, and the length of that.
 #[inline(always)]
 fn resolve(raw: &[u8], at: usize) -> ([u8; 4], usize) {
-    let plain = match raw.get(at + 1).copied().unwrap_or_default() {
-        b'b' => 0x08,
-        b'f' => 0x0c,
-        b'n' => b'\n',
-        b'r' => b'\r',
-        b't' => b'\t',
-        b'u' => {
-            let mut text = [0; 4];
-            let len = code_point(raw, at).encode_utf8(&mut text).len();
-            return (text, len);
-        }
-        other => other,
-    };
-    ([plain, 0, 0, 0], 1)
+    let name = raw.get(at + 1).copied().unwrap_or_default();
+    if name == b'u' {
+        let mut text = [0; 4];
+        let len = code_point(raw, at).encode_utf8(&mut text).len();
+        return (text, len);
+    }
+    let meant = SHORT_ESCAPES.get(usize::from(name));
+    ([meant.copied().unwrap_or_default(), 0, 0, 0], 1)
 }
 
 /// The character of the `\u` escape, or pair of them, at `at`.

@@ -451,17 +451,14 @@ impl Input {
 
     /// Counts what was used, and says where the record that begins `start` bytes in stands.
     fn advance(&mut self, buf: &[u8], start: usize, used: usize) -> Place {
-        let place = match self.splitter.line_end() {
-            None => Place::Byte(self.bytes + start as u64),
-            Some(end) => {
-                let count = |n: usize| {
-                    let part = buf.get(..n).unwrap_or_default();
-                    memchr::memchr_iter(end, part).count() as u64
-                };
-                let line = self.lines + count(start) + 1;
-                self.lines += count(used);
+        let ended = |n: usize| self.splitter.lines_ended(buf.get(..n).unwrap_or_default());
+        let place = match (ended(start), ended(used)) {
+            (Some(before), Some(all)) => {
+                let line = self.lines + before + 1;
+                self.lines += all;
                 Place::Line(line)
             }
+            _ => Place::Byte(self.bytes + start as u64),
         };
         self.bytes += used as u64;
         place

@@ -117,11 +117,12 @@ impl Splitter {
         }
     }
 
-    /// The byte that ends a line, if lines are what places are counted in.
-    pub(super) fn line_end(&self) -> Option<u8> {
+    /// How many lines end in the first bytes of a cut; `None` if places are not counted in lines.
+    pub(super) fn lines_ended(&self, part: &[u8]) -> Option<u64> {
         match self.framing {
-            Framing::Delimited(byte) => Some(byte),
-            Framing::Rows(_) => Some(b'\n'),
+            // A cut goes up to the delimiter or stops before it.
+            Framing::Delimited(byte) => Some(u64::from(part.last() == Some(&byte))),
+            Framing::Rows(_) => Some(memchr::memchr_iter(b'\n', part).count() as u64),
             _ => None,
         }
     }

@@ -633,7 +633,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn record() -> impl Strategy<Value = Owned> {
+pub(super) fn record() -> impl Strategy<Value = Owned> {
     let header = (bytes(), prop::option::of(bytes()));
     (
         prop_oneof![Just(-1), 0..i64::MAX],
