@@ -227,7 +227,6 @@ impl Run<'_, '_, '_, '_> {
             };
             match self.input.next(rest, eof) {
                 Step::Record { used, record } if open => {
-                    self.state.lo += used;
                     let timestamp = record.timestamp.map_or(now, TimestampMs);
                     let span = span(used);
                     push(
@@ -239,6 +238,8 @@ impl Run<'_, '_, '_, '_> {
                         span,
                         &mut self.pipeline,
                     )?;
+                    // Only now: a record the packer refused is still input that was not written.
+                    self.state.lo += used;
                 }
                 Step::Record { used, record } => {
                     let span = span(used);
@@ -252,7 +253,6 @@ impl Run<'_, '_, '_, '_> {
                         true => Some(self.state.offset(lane, &record, || self.source.name())?),
                         false => None,
                     };
-                    self.state.lo += used;
                     let timestamp = record.timestamp.map_or(now, TimestampMs);
                     push(
                         &mut self.packer,
@@ -263,6 +263,7 @@ impl Run<'_, '_, '_, '_> {
                         span,
                         &mut self.pipeline,
                     )?;
+                    self.state.lo += used;
                 }
                 Step::Batch { used, bytes } => {
                     let span = span(used);
@@ -271,9 +272,9 @@ impl Run<'_, '_, '_, '_> {
                     let (sealed, base) =
                         self.state
                             .stored(lane, bytes, self.with.keep_offsets, place)?;
-                    self.state.lo += used;
                     self.packer
                         .push_stored(lane, bytes, sealed, base, span, &mut self.pipeline)?;
+                    self.state.lo += used;
                 }
                 Step::Header { used } => {
                     self.state.lo += used;
