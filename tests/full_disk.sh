@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# A disk that fills up under an appender, on small filesystems of its own. Usage: full_disk.sh [LOGD]
+#
+# Checked on ext4, xfs and tmpfs, for --sync batch and 1s:
+#   - the append ends with 74, not with less and not by a signal;
+#   - what it acknowledged (-T), what it spilled (--spill, elsewhere) and what it left unread are
+#     together the input, byte for byte, and the log holds exactly the acknowledged part;
+#   - cat works on the full disk and on a read-only mount;
+#   - --on-full wait sits it out: once there is room, everything is written and it ends with 0.
+# Needs root and loop devices; without them it is skipped, and says so.
+set -uo pipefail
+repo=$(cd "$(dirname "$0")/.." && pwd)
+logd=${1:-${CARGO_TARGET_DIR:-$repo/target}/release/logd}
+[ -x "$logd" ] || { echo "full_disk: no $logd; cargo build --release first" >&2; exit 2; }
+[ "$(id -u)" = 0 ] || { echo "full_disk: SKIPPED: not root"; exit 0; }
+
+# Mounts made from here on are seen by nobody else and go with this process.
+if [ -z "${FULL_DISK_PRIVATE:-}" ]; then
+  unshare -m true 2>/dev/null || { echo "full_disk: SKIPPED: no mount namespace"; exit 0; }
+  FULL_DISK_PRIVATE=1 exec unshare -m bash "$0" "$logd"
+fi
+scratch=$(mktemp -d) || exit 2
+trap 'umount "$scratch"/*/fs 2>/dev/null; rm -rf "$scratch"' EXIT
+failed=0
+smallfs() { python3 "$repo/tests/faults/smallfs.py" "$@"; }
+
+# expect WHAT COMMAND...: one check.
+expect() {
+  local what=$1; shift
+  "$@" >"$scratch/said" 2>&1 && return
+  echo "full_disk: $name: FAILED: $what"; head -n3 "$scratch/said"; failed=1
+}
+same() { cmp "$1" "$2"; }
+has_status() { [ "$1" = "$2" ] || { echo "status $1, not $2"; cat "$w/err"; false; }; }
+
+# under NAME WORK POLICY: all checks on the filesystem mounted on WORK/fs.
+under() {
+  local name=$1 w=$2 policy=$3 log=$2/fs/x-0 waiter
+  "$logd" init --segment-size 1MiB "$log" || { failed=1; return; }
+  smallfs fill "$w/fs" 3M >/dev/null
+  {
+    "$logd" append --sync "$policy" -T --spill "$w/spill" "$log" >"$w/acked" 2>"$w/err"
+    expect "the disk is full: exit 74" has_status $? 74
+    cat >"$w/unread"
+  } <"$scratch/input"
+  cat "$w/spill" "$w/unread" >"$w/rest"
+  cat "$w/acked" "$w/rest" >"$w/all"
+  expect "acknowledged, spilled and unread are the input" same "$w/all" "$scratch/input"
+  expect "something was acknowledged" test -s "$w/acked"
+  "$logd" cat "$log" >"$w/read" 2>"$w/err"
+  expect "cat on the full disk" has_status $? 0
+  expect "the log is what was acknowledged" same "$w/read" "$w/acked"
+  [ "$name" = "tmpfs-$policy" ] || {
+    smallfs ro "$w/fs"
+    expect "cat on a read-only mount" "$logd" cat "$log"
+    smallfs rw "$w/fs"
+  }
+  "$logd" append --sync "$policy" --on-full wait "$log" <"$w/rest" 2>"$w/err" &
+  waiter=$!
+  sleep 1
+  expect "--on-full wait waits" kill -0 $waiter
+  smallfs unfill "$w/fs"
+  wait $waiter
+  expect "--on-full wait ends well once there is room" has_status $? 0
+  expect "cat at the end" "$logd" cat "$log"
+  "$logd" cat "$log" >"$w/read" 2>"$w/err"
+  expect "the log is the input" same "$w/read" "$scratch/input"
+}
+
+seq -f 'record %.0f of those that fill the disk, which takes a few megabytes of them' 100000 >"$scratch/input"
+for kind in ext4:64M xfs:320M tmpfs:64M; do
+  for policy in batch 1s; do
+    work=$scratch/${kind%:*}-$policy
+    mkdir -p "$work"
+    smallfs mk "$work/fs" "${kind#*:}" "${kind%:*}" 2>"$scratch/why" \
+      || { echo "full_disk: ${kind%:*}: SKIPPED: $(tail -n1 "$scratch/why")"; continue; }
+    under "${kind%:*}-$policy" "$work" "$policy"
+    smallfs rm "$work/fs"
+  done
+done
+[ $failed -eq 0 ] && echo "full_disk: ok"
+exit $failed
