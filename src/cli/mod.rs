@@ -37,6 +37,7 @@ pub mod progress;
 pub mod reading;
 pub mod stdio;
 pub mod table;
+mod tail;
 mod usage;
 
 pub use context::{Context, When};
@@ -81,6 +82,13 @@ const COMMANDS: &[Entry] = &[
         about: "print what is there, then stop",
         command: cat::command,
         run: cat::run,
+    },
+    Entry {
+        name: "tail",
+        job: Job::WriteAndRead,
+        about: "the last records, and what comes next",
+        command: tail::command,
+        run: tail::run,
     },
     Entry {
         name: "ls",

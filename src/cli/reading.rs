@@ -31,6 +31,7 @@ pub fn options() -> Vec<Arg> {
         args::header("Only records with this header; repeatable"),
         args::partition(),
         args::isolation(),
+        args::timeout(),
         args::clamp(),
         args::raw(),
         args::switch("keys-only", "Print the key in place of the value"),
@@ -200,6 +201,10 @@ pub fn tell(ctx: &Context, note: &Note) -> bool {
         ),
         Note::TornTail(path, position) => ctx.message.warn(format!(
             "{}: byte {position}: the host rebooted in the middle of a write; the log ends here",
+            path.display()
+        )),
+        Note::CutBack(path, next) => ctx.message.warn(format!(
+            "{}: the log was cut back; going on at offset {next}",
             path.display()
         )),
         Note::NothingDurable(path) => ctx.message.warn(format!(

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, BatchHeader};
+use crate::format::frame::HEADER_UP_TO_MAGIC;
 use crate::format::{Defect, Limits, Offset, Position};
 use crate::log::end::{self, End};
 use crate::log::files;
@@ -565,6 +566,12 @@ impl Reader {
         if self.view.extend()? {
             return Ok(self.adopt_end());
         }
+        // Where zeros were filled ahead, the file is written to without growing.
+        let unread = self.view.tail().zip(self.scanner.as_ref());
+        let in_zeros = unread.is_some_and(|(tail, scanner)| tail.end > scanner.position());
+        if in_zeros && matches!(self.at, At::Tail(_)) && self.wrote_into_zeros()? {
+            return Ok(self.adopt_end());
+        }
         let log = self.view.log();
         let gone = |e| Error::io("cannot look for the log", e).at_path(log.dir().path());
         if !log.dir().is_current().map_err(gone)? {
@@ -580,6 +587,18 @@ impl Reader {
         self.view.renew()?;
         self.at = At::Start;
         Ok(Refresh::More)
+    }
+
+    /// Whether something stands now where the scanner found zeros.
+    fn wrote_into_zeros(&self) -> Result<bool> {
+        let (Some(tail), Some(scanner)) = (self.view.tail(), &self.scanner) else {
+            return Ok(false);
+        };
+        let mut head = [0; HEADER_UP_TO_MAGIC];
+        let read = tail.file.read_full_at(&mut head, scanner.position().0);
+        let n = read
+            .map_err(|e| Error::io("cannot read", e).at_path(self.view.path_of(&tail.segment)))?;
+        Ok(head.iter().take(n).any(|b| *b != 0))
     }
 
     /// Makes the scanner see the tail's new end.

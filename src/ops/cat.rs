@@ -46,6 +46,8 @@ pub enum Note {
     Open(PathBuf, OpenTransaction),
     /// The host rebooted since the last append, and the file ends in something that is no batch.
     TornTail(PathBuf, Position),
+    /// The log was cut back; what comes next has this offset or more.
+    CutBack(PathBuf, Offset),
     /// Nothing is known to be durable in this log.
     NothingDurable(PathBuf),
 }

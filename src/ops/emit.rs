@@ -14,7 +14,7 @@ use super::output::{Format, FormatOptions, Formatter, Meta};
 use super::select::{Part, Selection};
 use crate::error::Result;
 use crate::format::batch::{Batch, Scratch, TimestampType};
-use crate::format::builder::{BatchBuilder, Producer, Seal, stamp};
+use crate::format::builder::{BatchBuilder, Seal, stamp};
 use crate::format::record::{Header, Headers, NewRecord, Record};
 use crate::format::{Defect, Limits, Offset, TimestampMs};
 use crate::log::reader::Piece;
@@ -83,6 +83,8 @@ pub struct Emitter {
     out: Vec<u8>,
     scratch: Scratch,
     left: u64,
+    /// Wanted records that are passed over first.
+    skip: u64,
     newline_in_lines: bool,
     pace: Option<Pace>,
 }
@@ -116,6 +118,7 @@ impl Emitter {
             out,
             scratch: Scratch::new(),
             left: options.limit.unwrap_or(u64::MAX),
+            skip: 0,
             newline_in_lines: false,
             pace: options.speed.map(Pace::new),
             options,
@@ -140,6 +143,48 @@ impl Emitter {
         self.left
     }
 
+    /// Passes over the next `n` wanted records.
+    pub fn skip(&mut self, n: u64) {
+        self.skip = n;
+    }
+
+    /// Whether a record is wanted at all.
+    pub fn takes(&self, record: &Record<'_>) -> bool {
+        self.options.selection.takes(record)
+    }
+
+    /// Appends one record to `out` as it would be shown, whether it is wanted or not.
+    pub fn render(&mut self, meta: &Meta<'_>, record: Record<'_>, out: &mut Vec<u8>) {
+        let mut projection = Vec::new();
+        let shown = project(record, self.options.part, self.values_only, &mut projection);
+        match &mut self.mode {
+            Mode::Records(formatter) => formatter.record(out, meta, &shown),
+            Mode::PlainLines | Mode::Batches => {
+                let value = shown.value.unwrap_or_default();
+                self.newline_in_lines |= memchr::memchr(b'\n', value).is_some();
+                out.extend_from_slice(value);
+                out.push(b'\n');
+            }
+        }
+    }
+
+    /// Shows bytes that were [rendered](Emitter::render).
+    ///
+    /// # Errors
+    /// As [`Sink::write`].
+    pub fn show(&mut self, rendered: &[u8], sink: &mut dyn Sink) -> Result<()> {
+        self.out.extend_from_slice(rendered);
+        match self.out.len() >= WRITE_BYTES {
+            true => self.flush(sink),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether whole batches are copied.
+    pub fn copies_batches(&self) -> bool {
+        matches!(self.mode, Mode::Batches)
+    }
+
     /// Shows what is wanted of a batch. The inner error is a batch that cannot be decoded: nothing
     /// of it was shown.
     ///
@@ -152,7 +197,8 @@ impl Emitter {
         sink: &mut dyn Sink,
     ) -> Result<std::result::Result<Flow, Defect>> {
         let header = piece.batch.header();
-        let whole = piece.is_whole() && u64::try_from(header.count).is_ok_and(|n| n <= self.left);
+        let fits = u64::try_from(header.count).is_ok_and(|n| n <= self.left);
+        let whole = piece.is_whole() && fits && self.skip == 0;
         let shown = match &mut self.mode {
             Mode::PlainLines if whole && self.pace.is_none() => self.plain_lines(&piece.batch),
             Mode::Batches if whole && self.options.selection.is_all() => {
@@ -225,7 +271,7 @@ impl Emitter {
     }
 
     fn records(&mut self, meta: &Meta<'_>, piece: &Piece<'_>) -> std::result::Result<(), Defect> {
-        let (mark, mut left) = (self.out.len(), self.left);
+        let (mark, mut left, mut skip) = (self.out.len(), self.left, self.skip);
         let Mode::Records(formatter) = &mut self.mode else {
             return self.few_lines(piece);
         };
@@ -245,17 +291,21 @@ impl Emitter {
             if left == 0 || !wanted(piece, &self.options.selection, &record) {
                 continue;
             }
+            if skip > 0 {
+                skip -= 1;
+                continue;
+            }
             let shown = project(record, self.options.part, self.values_only, &mut projection);
             formatter.record(&mut self.out, meta, &shown);
             left -= 1;
         }
-        self.left = left;
+        (self.left, self.skip) = (left, skip);
         Ok(())
     }
 
     /// Plain lines of a part of a batch.
     fn few_lines(&mut self, piece: &Piece<'_>) -> std::result::Result<(), Defect> {
-        let (mark, mut left) = (self.out.len(), self.left);
+        let (mark, mut left, mut skip) = (self.out.len(), self.left, self.skip);
         for record in piece
             .batch
             .records(&mut self.scratch, &self.options.limits)?
@@ -270,20 +320,24 @@ impl Emitter {
             if left == 0 || !piece.wanted.contains(&record.offset) {
                 continue;
             }
+            if skip > 0 {
+                skip -= 1;
+                continue;
+            }
             let value = record.value.unwrap_or_default();
             self.newline_in_lines |= memchr::memchr(b'\n', value).is_some();
             self.out.extend_from_slice(value);
             self.out.push(b'\n');
             left -= 1;
         }
-        self.left = left;
+        (self.left, self.skip) = (left, skip);
         Ok(())
     }
 
     /// A batch of those records that are wanted, at their offsets.
     fn recode(&mut self, piece: &Piece<'_>) -> std::result::Result<(), Defect> {
         let header = piece.batch.header();
-        let mut left = self.left;
+        let (mut left, mut skip) = (self.left, self.skip);
         let mut builder: Option<(Offset, BatchBuilder)> = None;
         for record in piece
             .batch
@@ -291,6 +345,10 @@ impl Emitter {
         {
             let record = record?;
             if left == 0 || !wanted(piece, &self.options.selection, &record) {
+                continue;
+            }
+            if skip > 0 {
+                skip -= 1;
                 continue;
             }
             let (base, b) =
@@ -308,18 +366,16 @@ impl Emitter {
         }
         if let Some((base, builder)) = builder {
             let append = header.timestamp_type() == TimestampType::Append;
-            let sequence = |_| None::<Producer>;
+            let append_time = append.then_some(header.max_timestamp);
             let seal = Seal {
-                append_time: append.then_some(header.max_timestamp),
-                producer: sequence(()),
-                transactional: false,
-                control: false,
+                append_time,
+                ..Seal::default()
             };
             let (mut bytes, _) = builder.seal(&seal);
             stamp(&mut bytes, base, header.leader_epoch);
             self.out.extend_from_slice(&bytes);
         }
-        self.left = left;
+        (self.left, self.skip) = (left, skip);
         Ok(())
     }
 

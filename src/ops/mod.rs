@@ -14,6 +14,7 @@
 //! | [`create`] | making a log |
 //! | [`cat`], [`span`] | reading a partition to its end; a RANGE as offsets |
 //! | [`emit`], [`select`] | records chosen, formatted, gathered, written |
+//! | [`tail`] | the last records, and following |
 //! | [`wait`] | waiting until a log reaches an offset |
 //! | [`append`] | input into a log, and an honest account of it |
 //! | [`settings`] | settings in words, and which layer of them wins |
@@ -31,6 +32,7 @@ pub mod output;
 pub mod select;
 pub mod settings;
 pub mod span;
+pub mod tail;
 pub mod topic;
 pub mod wait;
 pub mod words;

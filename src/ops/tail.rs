@@ -1,0 +1,531 @@
+//! The last records of a log, and what comes next.
+//!
+//! Following reads a partition batch by batch to its end, hands on what it found, and sleeps until
+//! the kernel tells of a change (`sys::watch`): a write to the active segment, a new name in the
+//! directory, a new partition beside it, or the reader of our output going away. A wake-up costs one
+//! look at the file's length and one read. Offsets only rise, whatever compaction, retention and
+//! truncation do meanwhile; what retention takes before it was read is named.
+//!
+//! The last N over several partitions are chosen by (timestamp, partition, offset) and shown in that
+//! order, each partition's records in the order of their offsets. Choosing keeps N triples of 24
+//! bytes; showing keeps one batch a partition.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::cat::{CatOptions, Note};
+use super::emit::{Emitter, Flow, Sink};
+use super::output::Meta;
+use super::topic::{self, Partition};
+use super::{span, words};
+use crate::error::{Error, Result};
+use crate::format::batch::Scratch;
+use crate::format::record::Record;
+use crate::format::{Offset, TimestampMs};
+use crate::log::files;
+use crate::log::isolation::{Feed, OpenTransaction};
+use crate::log::listing::LogDir;
+use crate::log::reader::{Advance, ReadOptions, Refresh, read_end};
+use crate::log::view::View;
+use crate::sys::watch::{Wake, Watch, WatchId};
+use crate::sys::{Access, FileId, Host};
+
+/// How often a process is looked for that cannot be waited for (`--pid`).
+const PID_PAUSE: Duration = Duration::from_secs(1);
+
+/// What to show, and for how long.
+#[derive(Clone, Debug)]
+pub struct TailOptions {
+    /// What is read of each partition; its range counts where `last` is not given.
+    pub read: CatOptions,
+    /// Begin with the last so many records, over all partitions.
+    pub last: Option<u64>,
+    /// Keep going as the log grows.
+    pub follow: bool,
+    /// Stop after that long without a record.
+    pub idle: Option<Duration>,
+    /// Stop when this process ends.
+    pub pid: Option<i32>,
+    /// Stop at this moment.
+    pub deadline: Option<Instant>,
+    /// Where partitions that are made meanwhile appear: the topic's path, if that is what was asked
+    /// for.
+    pub topic: Option<PathBuf>,
+}
+
+/// Why it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything that was asked for was shown.
+    Done,
+    /// The deadline passed.
+    TimedOut,
+}
+
+/// One partition being read.
+struct Source {
+    partition: Partition,
+    feed: Feed,
+    /// The active segment's file that is watched.
+    watched: Option<(FileId, WatchId)>,
+    /// The open transaction that was told of.
+    told: Option<OpenTransaction>,
+}
+
+/// A run of `tail`.
+pub struct Tail<'a> {
+    host: &'a Arc<dyn Host>,
+    options: &'a TailOptions,
+    emitter: &'a mut Emitter,
+    sink: &'a mut dyn Sink,
+    note: &'a mut dyn FnMut(Note),
+    sources: Vec<Source>,
+}
+
+/// Shows the last records of `partitions` and, following, what comes next. `out` is the descriptor
+/// whose reader may go away.
+///
+/// # Errors
+/// `ClosedPipe` when the reader is gone; else as [`super::cat::cat`].
+pub fn tail(
+    host: &Arc<dyn Host>,
+    partitions: Vec<Partition>,
+    options: &TailOptions,
+    emitter: &mut Emitter,
+    sink: &mut dyn Sink,
+    note: &mut dyn FnMut(Note),
+    out: Option<BorrowedFd<'_>>,
+) -> Result<Ended> {
+    let mut tail = Tail {
+        host,
+        options,
+        emitter,
+        sink,
+        note,
+        sources: Vec::new(),
+    };
+    // Watch first, then look: what comes between is not missed.
+    let mut watch = options.follow.then(Watch::new);
+    if let (Some(watch), Some(topic)) = (&mut watch, &options.topic) {
+        let parent = topic::parent(topic);
+        let dir = host.open_dir(&parent);
+        let dir = dir.map_err(|e| Error::io("cannot open", e).at_path(&parent))?;
+        let _ = watch.dir(dir.as_ref());
+    }
+    for partition in partitions {
+        let source = tail.open(partition, options.read.range, watch.as_mut())?;
+        tail.sources.push(source);
+    }
+    if let Some(n) = options.last {
+        tail.show_last(n)?;
+    }
+    tail.run(watch, out)
+}
+
+impl Tail<'_> {
+    /// Opens a partition at the start of `range`, or at its start where the last N are to be chosen.
+    fn open(
+        &mut self,
+        partition: Partition,
+        range: words::Range,
+        watch: Option<&mut Watch>,
+    ) -> Result<Source> {
+        let read = &self.options.read;
+        let mut view = View::of(LogDir::open(self.host.as_ref(), &partition.path)?)?;
+        if let Some(watch) = watch {
+            let _ = watch.dir(view.log().dir().as_ref());
+            if read.durable {
+                watch_durable(watch, &view);
+            }
+        }
+        let mut wanted = span::resolve(&mut view, &range, read.clamp, read.limits)?;
+        if read.durable {
+            wanted.end = wanted.end.min(durable(&view)?);
+        }
+        let feed = self.feed(view, wanted)?;
+        Ok(Source {
+            partition,
+            feed,
+            watched: None,
+            told: None,
+        })
+    }
+
+    fn feed(&self, view: View, wanted: std::ops::Range<Offset>) -> Result<Feed> {
+        let read = &self.options.read;
+        let options = ReadOptions {
+            limits: read.limits,
+            skip_corrupt: read.skip_corrupt,
+        };
+        Feed::new(self.host.clone(), view, wanted, read.isolation, options)
+    }
+
+    /// Reads to the end of everything, then waits for more, and so on.
+    fn run(&mut self, mut watch: Option<Watch>, out: Option<BorrowedFd<'_>>) -> Result<Ended> {
+        let mut heard = Instant::now();
+        loop {
+            if let Some(watch) = &mut watch {
+                self.watch_tails(watch);
+            }
+            let mut shown = false;
+            for i in 0..self.sources.len() {
+                match self.drain(i)? {
+                    (Flow::Full, _) => return Ok(Ended::Done),
+                    (Flow::More, any) => shown |= any,
+                }
+            }
+            self.emitter.flush(self.sink)?;
+            self.sink.pause(Duration::ZERO)?;
+            let Some(watch) = &mut watch else {
+                return Ok(Ended::Done);
+            };
+            if shown {
+                heard = Instant::now();
+            }
+            if self
+                .sources
+                .iter()
+                .all(|s| s.feed.reader().next_offset() >= self.bound(s))
+            {
+                return Ok(Ended::Done);
+            }
+            if let Some(ended) = self.sleep(watch, heard, out)? {
+                return Ok(ended);
+            }
+            self.refresh(watch)?;
+        }
+    }
+
+    /// Where reading a source is to stop for good.
+    fn bound(&self, source: &Source) -> Offset {
+        match self.options.read.durable {
+            true => Offset::MAX,
+            false => source.feed.reader().until(),
+        }
+    }
+
+    /// Shows everything that a source has by now. Tells whether that was anything.
+    fn drain(&mut self, i: usize) -> Result<(Flow, bool)> {
+        let Some(source) = self.sources.get_mut(i) else {
+            return Ok((Flow::More, false));
+        };
+        let meta = Meta {
+            topic: &source.partition.topic,
+            partition: source.partition.number,
+        };
+        let mut any = false;
+        loop {
+            match source.feed.advance()? {
+                Advance::Batch => {
+                    let Some(piece) = source.feed.piece() else {
+                        continue;
+                    };
+                    any = true;
+                    match self.emitter.piece(&meta, &piece, self.sink)? {
+                        Ok(Flow::More) => {}
+                        Ok(Flow::Full) => {
+                            self.emitter.flush(self.sink)?;
+                            return Ok((Flow::Full, true));
+                        }
+                        Err(defect) => {
+                            let damage = source.feed.reader().condemn(defect);
+                            if !self.options.read.skip_corrupt {
+                                return Err(damage.error());
+                            }
+                            (self.note)(Note::Damage(damage));
+                        }
+                    }
+                }
+                Advance::Gone(range) => {
+                    (self.note)(Note::Gone(source.partition.path.clone(), range));
+                }
+                Advance::Damage(damage) => (self.note)(Note::Damage(damage)),
+                Advance::End => break,
+            }
+        }
+        let open = source.feed.open();
+        if let Some(open) = open.filter(|_| open != source.told) {
+            (self.note)(Note::Open(source.partition.path.clone(), open));
+        }
+        source.told = open.or(source.told);
+        Ok((Flow::More, any))
+    }
+
+    /// Watches the file that takes appends now, of every partition.
+    fn watch_tails(&mut self, watch: &mut Watch) {
+        for source in &mut self.sources {
+            let Some(tail) = source.feed.reader().view().tail() else {
+                continue;
+            };
+            let Ok(meta) = tail.file.meta() else { continue };
+            if source
+                .watched
+                .as_ref()
+                .is_some_and(|(id, _)| *id == meta.id)
+            {
+                continue;
+            }
+            if let Some((_, id)) = source.watched.take() {
+                watch.remove(id);
+            }
+            source.watched = Some((meta.id, watch.file(tail.file.as_ref())));
+        }
+    }
+
+    /// Sleeps until something may have changed; tells if it is time to end.
+    fn sleep(
+        &mut self,
+        watch: &mut Watch,
+        heard: Instant,
+        out: Option<BorrowedFd<'_>>,
+    ) -> Result<Option<Ended>> {
+        let now = Instant::now();
+        let idle = self.options.idle.map(|d| (heard + d, Ended::Done));
+        let deadline = self.options.deadline.map(|d| (d, Ended::TimedOut));
+        let pid = self.options.pid.map(|_| now + PID_PAUSE);
+        let end = [idle, deadline].into_iter().flatten().min_by_key(|e| e.0);
+        if let Some((_, ended)) = end.filter(|e| e.0 <= now) {
+            return Ok(Some(ended));
+        }
+        let until = end.map(|e| e.0).into_iter().chain(pid).min();
+        let left = until.map(|u| u.saturating_duration_since(now));
+        let wake = watch
+            .wait(left, out)
+            .map_err(|e| Error::io("cannot wait", e))?;
+        Ok(match wake {
+            Wake::ReaderGone => {
+                return Err(Error::new(
+                    crate::error::ErrorKind::ClosedPipe,
+                    "the reader is gone",
+                ));
+            }
+            Wake::Timeout if self.options.pid.is_some_and(|p| !is_alive(p)) => Some(Ended::Done),
+            _ => None,
+        })
+    }
+
+    /// Looks for what is new: in each partition, and for new partitions of a topic.
+    fn refresh(&mut self, watch: &mut Watch) -> Result<()> {
+        for source in &mut self.sources {
+            if let Refresh::CutBack = source.feed.refresh()? {
+                let next = source.feed.reader().next_offset();
+                (self.note)(Note::CutBack(source.partition.path.clone(), next));
+            }
+            if self.options.read.durable {
+                let durable = durable(source.feed.reader().view())?;
+                source.feed.reader_mut().set_until(durable);
+            }
+        }
+        let Some(path) = &self.options.topic else {
+            return Ok(());
+        };
+        for partition in topic::find(self.host.as_ref(), path)? {
+            if !self
+                .sources
+                .iter()
+                .any(|s| s.partition.path == partition.path)
+            {
+                let source = self.open(partition, words::Range::ALL, Some(watch))?;
+                self.sources.push(source);
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the last `n` records there are, and leaves every source behind its last one.
+    fn show_last(&mut self, n: u64) -> Result<()> {
+        match self.sources.len() {
+            1 => self.show_last_of_one(n),
+            _ => self.show_last_of_all(n),
+        }
+    }
+
+    /// Counts forward from a place near enough to the end, then shows all but the first few. The
+    /// place is moved further back while too few records are behind it (gaps, a selection).
+    fn show_last_of_one(&mut self, n: u64) -> Result<()> {
+        let Some(source) = self.sources.first() else {
+            return Ok(());
+        };
+        let view = source.feed.reader().view().clone();
+        let until = source.feed.reader().until();
+        let (start, end) = (view.start(), view.end(self.options.read.limits)?.min(until));
+        let mut back = i64::try_from(n).unwrap_or(i64::MAX);
+        loop {
+            let from = (end + -back).max(start);
+            let mut count = 0u64;
+            let mut feed = self.feed(view.clone(), from..end)?;
+            self.each_record(&mut feed, |_| count += 1)?;
+            if count >= n || from == start {
+                self.emitter.skip(count.saturating_sub(n));
+                let feed = self.feed(view, from..until)?;
+                if let Some(source) = self.sources.first_mut() {
+                    source.feed = feed;
+                }
+                return Ok(());
+            }
+            back = back.saturating_mul(4).max(1024);
+        }
+    }
+
+    /// Chooses the newest `n` of all partitions, then merges their streams.
+    fn show_last_of_all(&mut self, n: u64) -> Result<()> {
+        let most = usize::try_from(n).unwrap_or(usize::MAX);
+        let mut newest = BinaryHeap::new();
+        for i in 0..self.sources.len() {
+            self.choose(i, most, &mut newest)?;
+        }
+        let oldest = newest.into_sorted_vec().pop().map(|Reverse(place)| place);
+        let mut queues: Vec<VecDeque<(Place, Vec<u8>)>> =
+            self.sources.iter().map(|_| VecDeque::new()).collect();
+        loop {
+            for (i, queue) in queues.iter_mut().enumerate() {
+                while queue.is_empty() && self.render_batch(i, oldest, queue)? {}
+            }
+            let heads = queues.iter().enumerate();
+            let first = heads.filter_map(|(i, q)| Some((q.front()?.0, i))).min();
+            let Some((_, i)) = first else { return Ok(()) };
+            if let Some((_, bytes)) = queues.get_mut(i).and_then(VecDeque::pop_front) {
+                self.emitter.show(&bytes, self.sink)?;
+            }
+        }
+    }
+
+    /// Adds the last records of a source to the newest so far.
+    fn choose(
+        &mut self,
+        i: usize,
+        most: usize,
+        newest: &mut BinaryHeap<Reverse<Place>>,
+    ) -> Result<()> {
+        let Some(source) = self.sources.get(i) else {
+            return Ok(());
+        };
+        let view = source.feed.reader().view().clone();
+        let until = source.feed.reader().until();
+        let (start, end) = (view.start(), view.end(self.options.read.limits)?.min(until));
+        // Times need not be in order, so the last by offset may not be the newest; as many again as
+        // asked for are looked at, and at least a few thousand.
+        let mut back = i64::try_from(most)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(2)
+            .max(4096);
+        loop {
+            let from = (end + -back).max(start);
+            let mut places = Vec::new();
+            let mut feed = self.feed(view.clone(), from..end)?;
+            self.each_record(&mut feed, |r| places.push((r.timestamp, i, r.offset)))?;
+            if places.len() >= most || from == start {
+                for place in places {
+                    newest.push(Reverse(place));
+                    if newest.len() > most {
+                        newest.pop();
+                    }
+                }
+                let feed = self.feed(view, from..until)?;
+                if let Some(source) = self.sources.get_mut(i) {
+                    source.feed = feed;
+                }
+                return Ok(());
+            }
+            back = back.saturating_mul(4);
+        }
+    }
+
+    /// Renders the chosen records of a source's next batch. False at the end.
+    fn render_batch(
+        &mut self,
+        i: usize,
+        oldest: Option<Place>,
+        queue: &mut VecDeque<(Place, Vec<u8>)>,
+    ) -> Result<bool> {
+        let Some(source) = self.sources.get_mut(i) else {
+            return Ok(false);
+        };
+        match source.feed.advance()? {
+            Advance::Batch => {}
+            Advance::End => return Ok(false),
+            Advance::Gone(range) => {
+                (self.note)(Note::Gone(source.partition.path.clone(), range));
+                return Ok(true);
+            }
+            Advance::Damage(damage) => {
+                (self.note)(Note::Damage(damage));
+                return Ok(true);
+            }
+        }
+        let Some(piece) = source.feed.piece() else {
+            return Ok(true);
+        };
+        let meta = Meta {
+            topic: &source.partition.topic,
+            partition: source.partition.number,
+        };
+        let mut scratch = Scratch::new();
+        let limits = self.options.read.limits;
+        let bad = |d| source.feed.reader().condemn(d).error();
+        piece
+            .batch
+            .check_records(&mut scratch, &limits)
+            .map_err(bad)?;
+        for record in piece.batch.records(&mut scratch, &limits).map_err(bad)? {
+            let record = record.map_err(bad)?;
+            let place = (record.timestamp, i, record.offset);
+            let chosen = oldest.is_some_and(|o| place >= o);
+            if chosen && piece.wanted.contains(&record.offset) && self.emitter.takes(&record) {
+                let mut bytes = Vec::new();
+                self.emitter.render(&meta, record, &mut bytes);
+                queue.push_back((place, bytes));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Calls `each` for every wanted record of a feed. What else it meets is told when it is shown.
+    fn each_record(&self, feed: &mut Feed, mut each: impl FnMut(&Record<'_>)) -> Result<()> {
+        let mut scratch = Scratch::new();
+        let limits = self.options.read.limits;
+        loop {
+            match feed.advance()? {
+                Advance::Batch => {}
+                Advance::End => return Ok(()),
+                Advance::Gone(_) | Advance::Damage(_) => continue,
+            }
+            let Some(piece) = feed.piece() else { continue };
+            let records = match piece.batch.records(&mut scratch, &limits) {
+                Ok(records) => records,
+                Err(_) => continue,
+            };
+            for record in records.map_while(|r| r.ok()) {
+                if piece.wanted.contains(&record.offset) && self.emitter.takes(&record) {
+                    each(&record);
+                }
+            }
+        }
+    }
+}
+
+/// Where a record stands among those of several partitions.
+type Place = (TimestampMs, usize, Offset);
+
+fn durable(view: &View) -> Result<Offset> {
+    Ok(read_end(view)?.durable.unwrap_or(view.start()))
+}
+
+/// D is published in `.logd/end`.
+fn watch_durable(watch: &mut Watch, view: &View) {
+    if let Ok(dir) = view.log().dir().open_dir(files::LOGD_DIR)
+        && let Ok(end) = dir.open(files::END, Access::Read)
+    {
+        let _ = watch.file(end.as_ref());
+    }
+}
+
+/// Whether a process is there, of whatever user.
+fn is_alive(pid: i32) -> bool {
+    let signal = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None);
+    signal != Err(nix::errno::Errno::ESRCH)
+}
