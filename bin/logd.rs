@@ -1,13 +1,14 @@
 //! The `logd` binary: runs the command and ends as it says.
 
 use logd::cli::{self, Exit};
+use logd::sys::signals;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let exit = cli::run(std::env::args_os());
     if let Exit::Signal(signal) = exit {
         // Ended by the signal itself, so that a shell sees 128+N and stops its script too.
-        let _ = signal_hook::low_level::emulate_default_handler(signal.into());
+        signals::die_by(signal.into());
     }
     ExitCode::from(exit.code())
 }

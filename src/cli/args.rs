@@ -33,7 +33,7 @@ pub fn logs() -> Arg {
     operand("log", "LOG")
         .num_args(1..)
         .required(true)
-        .help("A partition directory, a topic, or host:path; relative names below $LOGD_DIR")
+        .help("A partition directory or a topic; relative names below $LOGD_DIR")
 }
 
 /// The operand `LOG`, exactly one.

@@ -1,6 +1,6 @@
 //! `logd help`: the list of commands, one command, or a topic.
 
-use super::{COMMANDS, Context, Entry, Job, Outcome, args, definition, entry, exit};
+use super::{COMMANDS, Context, Entry, Job, Outcome, args, definition, entry, exit, template};
 use crate::error::{Error, Result};
 use clap::{ArgMatches, Command};
 use std::fmt::Write;
@@ -82,7 +82,13 @@ pub fn run(ctx: &mut Context, matches: &ArgMatches) -> Result<Outcome> {
     };
     let topic = topic.to_string_lossy();
     if let Some(entry) = entry(&topic) {
-        let text = definition(entry).render_long_help();
+        let mut command = definition(entry);
+        if let Some(long) = command.get_long_about().cloned() {
+            // In the place that the template has for it, with the options in short form.
+            let template = template(entry, "{about}\n\n");
+            command = command.about(long).help_template(template);
+        }
+        let text = command.render_help();
         return show(ctx, text);
     }
     match TOPICS.iter().find(|t| t.name == topic) {

@@ -28,10 +28,27 @@ Examples:
   logd info --segments logs/orders-0
   test \"$(logd info --print end logs/orders-0)\" -gt 0";
 
+const LONG: &str = "\
+Prints one row per partition, from batch headers alone:
+
+  earliest     the log start: the smallest offset that can be read
+  end          the offset the next record gets
+  durable      below it everything survives a power cut; - if unknown
+  records      without control records, gaps not counted
+  bytes        of batches, as stored
+  oldest       smallest timestamp that a batch header names
+  newest       largest timestamp
+  segments     how many there are
+  dirty-ratio  share of bytes that no compaction has been over
+
+--print writes one of these as a bare value. Checksums are not looked at. Damage that shows in
+headers is told, what follows it in that segment is not counted, and the exit status is 65.";
+
 /// The definition.
 pub fn command() -> Command {
     let views = ["segments", "groups", "indexes", "settings", "print"];
     let mut command = Command::new("info")
+        .long_about(LONG)
         .arg(args::switch("segments", "One row per segment"))
         .arg(args::switch("groups", "One row per named reader position").hide(true))
         .arg(args::switch("indexes", "One row per lookup index").hide(true))

@@ -13,9 +13,21 @@ Examples:
   logd init --partitions 8 --cleanup compact logs/users
   logd init --set --max-age 30d logs/orders";
 
+const LONG: &str = "\
+Makes the log LOG: a directory LOG-N for each partition, or, for a name that ends in -N, that one
+partition. Directories above it are made too. All of it is on stable storage when the command ends;
+one that was killed is finished by running it again. A log that exists is left alone (73).
+
+Settings given here are written into .logd/config.toml of each partition. What is not given is
+looked up when it is needed: in the user's settings file, then among the defaults.
+
+With --set, changes settings of a log that exists. --partitions then adds partitions: records with
+a key may go elsewhere from then on.";
+
 /// The definition.
 pub fn command() -> Command {
     Command::new("init")
+        .long_about(LONG)
         .arg(args::switch(
             "set",
             "Change the settings of a log that exists",

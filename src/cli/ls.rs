@@ -26,10 +26,18 @@ Examples:
   logd ls logs
   logd ls --json logs | jq -r 'select(.records > 0).name'";
 
+const LONG: &str = "\
+Prints one row per log: its name, how many partitions it has, the smallest and the largest offset
+in any of them, records and bytes in all of them, and the oldest and newest timestamp.
+
+On a terminal the table is aligned and sizes have units; elsewhere it is tab-separated with one
+header row, and sizes are bytes. In --json timestamps are milliseconds since 1970.";
+
 /// The definition.
 pub fn command() -> Command {
     let dirs = args::operand("dir", "DIR").num_args(0..);
     Command::new("ls")
+        .long_about(LONG)
         .arg(
             dirs.help(
                 "Directories of logs, or logs [default: $LOGD_DIR, else the working directory]",

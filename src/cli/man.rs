@@ -24,6 +24,10 @@ Examples:
 /// The definition.
 pub fn command() -> Command {
     Command::new("man")
+        .long_about(
+            "Prints a manual page: of COMMAND, of format (the directory on disk), or logd(1), which \
+             has what all commands share.",
+        )
         .arg(
             args::option("all", "DIR", "Write every page into DIR")
                 .conflicts_with("command")

@@ -161,7 +161,7 @@ fn definition(entry: &Entry) -> Command {
         .name(entry.name)
         .bin_name(format!("logd {}", entry.name))
         .about(entry.about)
-        .help_template("{bin} - {about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}\n")
+        .help_template(template(entry, ""))
         .version(env!("CARGO_PKG_VERSION"))
         .no_binary_name(true)
         .disable_help_flag(true)
@@ -170,6 +170,14 @@ fn definition(entry: &Entry) -> Command {
         .args(args::everywhere())
         .arg(help)
         .arg(version)
+}
+
+/// The layout of help: what it is, how to call it, `long`, what it takes, examples.
+fn template(entry: &Entry, long: &str) -> String {
+    let Entry { name, about, .. } = entry;
+    format!(
+        "logd {name} - {about}\n\n{{usage-heading}} {{usage}}\n\n{long}{{all-args}}{{after-help}}\n"
+    )
 }
 
 /// Runs `logd` with the words of the command line, the program's name first. Everything is written
