@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::format::batch::{BatchHeader, Scratch};
+use crate::format::batch::{Batch, BatchHeader, Scratch};
 use crate::format::control::{self, Control};
 use crate::format::{Limits, Offset};
 use crate::log::producers::Producers;
@@ -294,11 +294,7 @@ impl Scout {
             return None;
         }
         let (id, offset) = (header.producer_id, header.last_offset);
-        let mut records = piece.batch.records(&mut self.scratch, &self.limits).ok()?;
-        let record = records.next()?.ok()?;
-        let Control::EndTxn { commit, .. } = control::decode(record.key, record.value).ok()? else {
-            return None;
-        };
+        let commit = marker(&piece.batch, &mut self.scratch, &self.limits)?;
         if self.forgotten.is_none() && self.kept < MARKERS_MAX {
             self.ahead
                 .entry(id)
@@ -326,6 +322,15 @@ impl Scout {
             self.is_stale = more; // until a look finds nothing new
             more
         })
+    }
+}
+
+/// Whether a control batch commits or aborts its producer's transaction; `None` if it does neither.
+pub(super) fn marker(batch: &Batch<'_>, scratch: &mut Scratch, limits: &Limits) -> Option<bool> {
+    let record = batch.records(scratch, limits).ok()?.next()?.ok()?;
+    match control::decode(record.key, record.value).ok()? {
+        Control::EndTxn { commit, .. } => Some(commit),
+        _ => None,
     }
 }
 

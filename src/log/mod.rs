@@ -20,6 +20,7 @@
 //! | [`broker`] | living beside a Kafka broker |
 //! | [`epoch`], [`producers`] | the leader epoch; producer state and its snapshots |
 //! | [`reader`] | batches in order, beside writers; what is damage and what is not there yet |
+//! | [`reverse`] | the same, newest first |
 //! | [`isolation`] | which batches of transactions a reader is shown |
 //! | [`view`] | a log as of one moment: what bounds a read, and its offsets by time |
 
@@ -38,6 +39,7 @@ pub mod lost;
 pub mod producers;
 pub mod reader;
 pub mod recovery;
+pub mod reverse;
 pub mod state;
 pub mod sync;
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! Owns the distrust: an index has no checksum, may be missing, stale, preallocated with zeros or
 //! made by an enemy, so what it says is believed only if the log agrees.
 //!
-//! * An offset entry counts if a valid batch stands at its position that begins at or below the
-//!   entry's offset: all that lies before it is then below that offset.
+//! * An offset entry counts if a valid batch stands at its position, and that one, or one behind it
+//!   with nothing but valid batches between, ends at exactly the entry's offset.
 //! * A time entry counts if the batch that holds its offset has exactly its timestamp as the largest.
 //!   That no *earlier* record is later, which is what the entry says, cannot be checked without
 //!   reading them; an index that is right in everything else is taken at its word there.
@@ -16,7 +16,7 @@
 //! reads. A map would cost as much in page faults, and the active segment's indexes are cut while
 //! others read them.
 
-use super::scan::{Scan, Scanner};
+use super::scan::{Scan, Scanner, Step};
 use crate::error::{Error, Result};
 use crate::format::index::{self, Entry, OffsetEntry, TimeEntry};
 use crate::format::{Offset, Position, TimestampMs};
@@ -52,18 +52,23 @@ pub fn seek_offset(scanner: &mut Scanner, index: Option<&dyn File>, target: Offs
     Ok(())
 }
 
-/// Moves `scanner` to `position` if a valid batch that begins at or below `offset` stands there.
+/// Moves `scanner` to `position` if the batch there begins, and it or one soon behind it ends, as an
+/// entry for `offset` says. (Where several batches were appended at once, the entry has the place of
+/// the first and the offset of the last.)
 fn stands_at(scanner: &mut Scanner, position: Position, offset: Offset) -> Result<bool> {
     if position >= scanner.end() {
         return Ok(false);
     }
-    scanner.seek(position, scanner.base());
-    let first = match scanner.next()? {
-        Scan::Batch(batch, _) => batch.header().base_offset,
-        Scan::End(_) | Scan::Bad(_) => return Ok(false),
-    };
-    scanner.seek(position, scanner.base());
-    Ok(first <= offset)
+    let base = scanner.base();
+    scanner.seek(position, base);
+    while let Step::Batch(_) = scanner.step()? {
+        let end = scanner.next_offset();
+        if end > offset {
+            scanner.seek(position, base);
+            return Ok(end == offset.next());
+        }
+    }
+    Ok(false)
 }
 
 /// Moves `scanner` to a batch of its segment before which no record is as late as `time`, as far as

@@ -30,6 +30,8 @@ use std::sync::Arc;
 pub const READ_BYTES: usize = 1 << 20;
 /// Bytes of the first read: most scans end within it, and a fresh window costs a page fault each 4 KiB.
 const READ_BYTES_FIRST: usize = 64 << 10;
+/// Bytes of one read of a scanner that goes back and forth: what it reads again stays small.
+pub const READ_BYTES_SHORT: usize = READ_BYTES_FIRST;
 /// Bytes of one read of a header walk: many headers where batches are small, cheap where they are not.
 const WALK_BYTES: usize = 8 << 10;
 /// Bytes of a magic 0 entry without key and value, the smallest entry there is.
@@ -150,6 +152,15 @@ impl Scanner {
             span,
             limits,
             last: None,
+        }
+    }
+
+    /// A scanner that reads [`READ_BYTES_SHORT`] at a time: for going back and forth.
+    pub fn short(file: Arc<dyn File>, span: Span, limits: Limits) -> Scanner {
+        let window = Window::new(READ_BYTES_SHORT, READ_BYTES_SHORT);
+        Scanner {
+            window,
+            ..Scanner::new(file, span, limits)
         }
     }
 
