@@ -18,6 +18,7 @@ Examples:
 pub fn command() -> Command {
     Command::new("cat")
         .args(reading::options())
+        .arg(args::reverse())
         .arg(args::option(
             "speed",
             "X",

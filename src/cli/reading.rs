@@ -97,6 +97,7 @@ pub fn emitter(ctx: &Context, m: &ArgMatches, limit: Option<u64>) -> Result<Emit
         selection: selection(m)?,
         part,
         limit,
+        reverse: args::flag(m, "reverse"),
         speed: speed(m)?,
         limits: Limits::default(),
     };
@@ -157,6 +158,7 @@ pub fn cat_options(ctx: &Context, m: &ArgMatches) -> Result<CatOptions> {
         isolation: isolation(m),
         durable: args::flag(m, "durable"),
         skip_corrupt: args::flag(m, "skip-corrupt"),
+        reverse: args::flag(m, "reverse"),
         limits: Limits::default(),
     })
 }

@@ -11,10 +11,11 @@ use super::span;
 use super::topic::Partition;
 use super::words;
 use crate::error::{Error, Result};
-use crate::format::{Limits, Offset, Position};
+use crate::format::{Defect, Limits, Offset, Position};
 use crate::log::isolation::{Feed, Isolation, OpenTransaction};
 use crate::log::listing::LogDir;
-use crate::log::reader::{Advance, Damage, ReadOptions, read_end};
+use crate::log::reader::{Advance, Damage, Piece, ReadOptions, read_end};
+use crate::log::reverse::Reverse;
 use crate::log::view::View;
 use crate::sys::Host;
 
@@ -31,6 +32,8 @@ pub struct CatOptions {
     pub durable: bool,
     /// Go on behind damage.
     pub skip_corrupt: bool,
+    /// Newest first.
+    pub reverse: bool,
     /// Bounds of what is read.
     pub limits: Limits,
 }
@@ -81,21 +84,23 @@ pub fn cat(
         limits: options.limits,
         skip_corrupt: options.skip_corrupt,
     };
-    let mut feed = Feed::new(host.clone(), view, wanted, options.isolation, read)?;
+    let mut source = Source::new(host, view, wanted, options, read)?;
     let meta = Meta {
         topic: &partition.topic,
         partition: partition.number,
     };
     loop {
-        match feed.advance()? {
+        match source.advance()? {
             Advance::Batch => {
-                let Some(piece) = feed.piece() else { continue };
+                let Some(piece) = source.piece() else {
+                    continue;
+                };
                 let shown = emitter.piece(&meta, &piece, sink)?;
                 match shown {
                     Ok(Flow::More) => {}
                     Ok(Flow::Full) => return Ok(Flow::Full),
                     Err(defect) => {
-                        let damage = feed.reader().condemn(defect);
+                        let damage = source.condemn(defect);
                         if !options.skip_corrupt {
                             return Err(damage.error());
                         }
@@ -111,12 +116,66 @@ pub fn cat(
             Advance::End => break,
         }
     }
-    if let Some(open) = feed.open() {
+    if let Some(open) = source.open() {
         note(Note::Open(partition.path.clone(), open));
-    } else if let Some((path, position)) = feed.reader_mut().torn_tail()? {
+    } else if let Source::Forward(feed) = &mut source
+        && let Some((path, position)) = feed.reader_mut().torn_tail()?
+    {
         note(Note::TornTail(path, position));
     }
     Ok(Flow::More)
+}
+
+/// A partition read in one direction or the other.
+enum Source {
+    Forward(Box<Feed>),
+    Backward(Box<Reverse>),
+}
+
+impl Source {
+    fn new(
+        host: &Arc<dyn Host>,
+        view: View,
+        wanted: Range<Offset>,
+        options: &CatOptions,
+        read: ReadOptions,
+    ) -> Result<Source> {
+        let (host, isolation) = (host.clone(), options.isolation);
+        if options.reverse {
+            let reverse = Reverse::new(host, view, wanted, isolation, read);
+            return Ok(Source::Backward(Box::new(reverse)));
+        }
+        let feed = Feed::new(host, view, wanted, isolation, read)?;
+        Ok(Source::Forward(Box::new(feed)))
+    }
+
+    fn advance(&mut self) -> Result<Advance> {
+        match self {
+            Source::Forward(feed) => feed.advance(),
+            Source::Backward(reverse) => reverse.advance(),
+        }
+    }
+
+    fn piece(&self) -> Option<Piece<'_>> {
+        match self {
+            Source::Forward(feed) => feed.piece(),
+            Source::Backward(reverse) => reverse.piece(),
+        }
+    }
+
+    fn condemn(&self, defect: Defect) -> Damage {
+        match self {
+            Source::Forward(feed) => feed.reader().condemn(defect),
+            Source::Backward(reverse) => reverse.condemn(defect),
+        }
+    }
+
+    fn open(&self) -> Option<OpenTransaction> {
+        match self {
+            Source::Forward(feed) => feed.open(),
+            Source::Backward(reverse) => reverse.open(),
+        }
+    }
 }
 
 /// The error of a reader that retention has overtaken.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::output::{Format, FormatOptions, Formatter, Meta};
 use super::select::{Part, Selection};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::batch::{Batch, Scratch, TimestampType};
 use crate::format::builder::{BatchBuilder, Seal, stamp};
 use crate::format::record::{Header, Headers, NewRecord, Record};
@@ -22,6 +22,9 @@ use crate::log::reader::Piece;
 /// Bytes that are gathered before they are written: a pipe takes writes of this size at its best
 /// (measured: 16 to 64 KiB into a pipe of 1 MiB), and to a file it makes no difference.
 const WRITE_BYTES: usize = 64 << 10;
+/// Records of a batch that are held at once to be shown last first: some 25 MiB. Larger batches are
+/// decoded once for each block.
+const BLOCK_RECORDS: usize = 1 << 18;
 /// A buffer that one large batch has grown is given back above this.
 const KEEP_BYTES: usize = 1 << 20;
 
@@ -60,6 +63,8 @@ pub struct EmitOptions {
     pub part: Part,
     /// At most so many records.
     pub limit: Option<u64>,
+    /// Records of a batch last first.
+    pub reverse: bool,
     /// Pace the output by timestamps, so many times as fast.
     pub speed: Option<f64>,
     /// Bounds of what is decoded.
@@ -95,7 +100,13 @@ impl Emitter {
     /// # Errors
     /// `Usage` where the format does not go with the options.
     pub fn new(format: &Format, options: EmitOptions) -> Result<Emitter> {
+        if options.reverse && options.speed.is_some() {
+            return Err(Error::usage(
+                "--speed: time does not run backward; not with --reverse",
+            ));
+        }
         let plain = *format == Format::Lines
+            && !options.reverse
             && !options.format.visible
             && options.selection.is_all()
             && options.part == Part::Whole;
@@ -211,6 +222,7 @@ impl Emitter {
                 })
             }
             Mode::Batches => self.recode(piece),
+            _ if self.options.reverse => self.reversed(meta, piece),
             _ => match self.pace {
                 Some(_) => return self.paced(meta, piece, sink),
                 None => self.records(meta, piece),
@@ -300,6 +312,35 @@ impl Emitter {
             left -= 1;
         }
         (self.left, self.skip) = (left, skip);
+        Ok(())
+    }
+
+    /// Records last first, a block at a time, so that memory does not follow their number.
+    fn reversed(&mut self, meta: &Meta<'_>, piece: &Piece<'_>) -> std::result::Result<(), Defect> {
+        let limits = self.options.limits;
+        let mut count = 0;
+        for record in piece.batch.records(&mut self.scratch, &limits)? {
+            record?;
+            count += 1;
+        }
+        let mut projection = Vec::new();
+        for block in (0..count).step_by(BLOCK_RECORDS).rev() {
+            let records = piece.batch.records(&mut self.scratch, &limits)?;
+            let block: Vec<Record<'_>> = records
+                .skip(block)
+                .take(BLOCK_RECORDS)
+                .collect::<std::result::Result<_, _>>()?;
+            for record in block.into_iter().rev() {
+                if self.left == 0 || !wanted(piece, &self.options.selection, &record) {
+                    continue;
+                }
+                let shown = project(record, self.options.part, self.values_only, &mut projection);
+                if let Mode::Records(formatter) = &mut self.mode {
+                    formatter.record(&mut self.out, meta, &shown);
+                }
+                self.left -= 1;
+            }
+        }
         Ok(())
     }
 
