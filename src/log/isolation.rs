@@ -148,11 +148,11 @@ impl Feed {
     ///
     /// # Errors
     /// As [`Reader::refresh`].
-    pub fn refresh(&mut self) -> Result<Refresh> {
+    pub fn refresh(&mut self, was_written: bool) -> Result<Refresh> {
         if let Some(scout) = &mut self.scout {
             scout.is_stale = true;
         }
-        self.reader.refresh()
+        self.reader.refresh(was_written)
     }
 
     /// A transaction from before the start that has not ended yet.
@@ -317,11 +317,14 @@ impl Scout {
 
     /// Whether the log has more than at the last look.
     fn moved_on(&mut self) -> Result<bool> {
-        Ok(std::mem::take(&mut self.is_stale) && {
-            let more = self.reader.refresh()? != Refresh::Nothing;
-            self.is_stale = more; // until a look finds nothing new
-            more
-        })
+        if !std::mem::take(&mut self.is_stale) {
+            return Ok(false);
+        }
+        let mut more = self.reader.refresh(true)? != Refresh::Nothing;
+        while self.reader.refresh(false)? != Refresh::Nothing {
+            more = true;
+        }
+        Ok(more)
     }
 }
 
@@ -407,7 +410,7 @@ mod tests {
 
         // Once it ends, a follower goes on where it stood.
         let s = s.commit(8, 11).batch(12, "r").write();
-        assert_eq!(committed.refresh().unwrap(), Refresh::More);
+        assert_eq!(committed.refresh(false).unwrap(), Refresh::More);
         assert_eq!(values(&mut committed), "y d q r");
         drop(s.abort(7, 13).write());
         assert_eq!(
@@ -434,7 +437,7 @@ mod tests {
             "r"
         );
         drop(s.abort(7, 4).batch(5, "s").write());
-        assert_eq!(f.refresh().unwrap(), Refresh::More);
+        assert_eq!(f.refresh(false).unwrap(), Refresh::More);
         assert_eq!(values(&mut f), "r s");
     }
 

@@ -27,7 +27,6 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, BatchHeader};
-use crate::format::frame::HEADER_UP_TO_MAGIC;
 use crate::format::{Defect, Limits, Offset, Position};
 use crate::log::end::{self, End};
 use crate::log::files;
@@ -353,10 +352,18 @@ impl Reader {
             self.next = self.next.max(tail.segment.base());
             return Turn::Again;
         }
-        match header.base_offset < self.until {
-            true => Turn::Batch,
-            false => Turn::End,
+        let (base, at) = (
+            header.base_offset,
+            self.scanner.as_ref().and_then(Scanner::found_at),
+        );
+        if base < self.until {
+            return Turn::Batch;
         }
+        // The bound may be moved: this batch is still to come then.
+        if let (Some(scanner), Some(at)) = (&mut self.scanner, at) {
+            scanner.seek(at, base);
+        }
+        Turn::End
     }
 
     /// Opens the segment that holds `next`.
@@ -559,18 +566,21 @@ impl Reader {
     /// The successor of a segment is only looked for when the segment itself has not grown, and then
     /// the segment is looked at once more: what was appended before the roll comes first.
     ///
+    /// `was_written` says that a file was written to: then what is no batch yet at the end is read
+    /// again even if the length is the same, as a writer may fill a preallocated tail.
+    ///
     /// # Errors
     /// `NotFound` if the directory is gone; else what listing and opening may meet.
-    pub fn refresh(&mut self) -> Result<Refresh> {
+    pub fn refresh(&mut self, was_written: bool) -> Result<Refresh> {
         (self.end, self.suspect, self.retries) = (None, None, 0);
         if self.view.extend()? {
             return Ok(self.adopt_end());
         }
-        // Where zeros were filled ahead, the file is written to without growing.
-        let unread = self.view.tail().zip(self.scanner.as_ref());
-        let in_zeros = unread.is_some_and(|(tail, scanner)| tail.end > scanner.position());
-        if in_zeros && matches!(self.at, At::Tail(_)) && self.wrote_into_zeros()? {
-            return Ok(self.adopt_end());
+        if let (true, At::Tail(_), Some(scanner)) = (was_written, self.at, &mut self.scanner)
+            && scanner.position() < scanner.end()
+        {
+            scanner.extend(scanner.end());
+            return Ok(Refresh::More);
         }
         let log = self.view.log();
         let gone = |e| Error::io("cannot look for the log", e).at_path(log.dir().path());
@@ -587,18 +597,6 @@ impl Reader {
         self.view.renew()?;
         self.at = At::Start;
         Ok(Refresh::More)
-    }
-
-    /// Whether something stands now where the scanner found zeros.
-    fn wrote_into_zeros(&self) -> Result<bool> {
-        let (Some(tail), Some(scanner)) = (self.view.tail(), &self.scanner) else {
-            return Ok(false);
-        };
-        let mut head = [0; HEADER_UP_TO_MAGIC];
-        let read = tail.file.read_full_at(&mut head, scanner.position().0);
-        let n = read
-            .map_err(|e| Error::io("cannot read", e).at_path(self.view.path_of(&tail.segment)))?;
-        Ok(head.iter().take(n).any(|b| *b != 0))
     }
 
     /// Makes the scanner see the tail's new end.
@@ -914,14 +912,14 @@ mod tests {
         let s = log.segment(0).batch(0, "a").write();
         let mut r = reader(&log.path(), ALL, false);
         assert_eq!(drain(&mut r), "0=a");
-        assert_eq!(r.refresh().unwrap(), Refresh::Nothing);
+        assert_eq!(r.refresh(false).unwrap(), Refresh::Nothing);
         let s = s.batch(1, "b").write();
-        assert_eq!(r.refresh().unwrap(), Refresh::More);
+        assert_eq!(r.refresh(false).unwrap(), Refresh::More);
         assert_eq!(drain(&mut r), "1=b");
         s.batch(2, "c").write();
         log.segment(3).batch(3, "d").write();
         let mut all = String::new();
-        while r.refresh().unwrap() != Refresh::Nothing {
+        while r.refresh(false).unwrap() != Refresh::Nothing {
             all = format!("{all} {}", drain(&mut r));
         }
         assert_eq!(all.trim(), "2=c 3=d");
@@ -935,16 +933,16 @@ mod tests {
         assert_eq!(drain(&mut r), "0=a 1=b");
         log.remove("00000000000000000000.log");
         log.segment(7).batch(9, "c").write();
-        assert_eq!(r.refresh().unwrap(), Refresh::More);
+        assert_eq!(r.refresh(false).unwrap(), Refresh::More);
         assert_eq!(drain(&mut r), "gone 2..7 9=c");
         log.segment(7).write();
-        assert_eq!(r.refresh().unwrap(), Refresh::CutBack);
+        assert_eq!(r.refresh(false).unwrap(), Refresh::CutBack);
         assert_eq!(drain(&mut r), "");
         log.segment(7).batch(9, "d").batch(10, "e").write();
-        assert_eq!(r.refresh().unwrap(), Refresh::More);
+        assert_eq!(r.refresh(false).unwrap(), Refresh::More);
         assert_eq!(drain(&mut r), "10=e");
         std::fs::remove_dir_all(log.path()).unwrap();
-        assert_eq!(r.refresh().unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(r.refresh(false).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     /// Whether the reader is to read this corpus directory as a whole, up to an end that is clean.

@@ -167,9 +167,11 @@ impl Tail<'_> {
     /// Reads to the end of everything, then waits for more, and so on.
     fn run(&mut self, mut watch: Option<Watch>, out: Option<BorrowedFd<'_>>) -> Result<Ended> {
         let mut heard = Instant::now();
+        // Whether something may have been written before it was watched.
+        let mut is_unsure = true;
         loop {
             if let Some(watch) = &mut watch {
-                self.watch_tails(watch);
+                is_unsure |= self.watch_tails(watch);
             }
             let mut shown = false;
             for i in 0..self.sources.len() {
@@ -193,10 +195,14 @@ impl Tail<'_> {
             {
                 return Ok(Ended::Done);
             }
+            // What one wake-up told of may be more than one look finds: a write and the roll after it.
+            if self.refresh(watch, std::mem::take(&mut is_unsure))? {
+                continue;
+            }
             if let Some(ended) = self.sleep(watch, heard, out)? {
                 return Ok(ended);
             }
-            self.refresh(watch)?;
+            self.refresh(watch, true)?;
         }
     }
 
@@ -255,8 +261,9 @@ impl Tail<'_> {
         Ok((Flow::More, any))
     }
 
-    /// Watches the file that takes appends now, of every partition.
-    fn watch_tails(&mut self, watch: &mut Watch) {
+    /// Watches the file that takes appends now, of every partition. Tells whether one is new.
+    fn watch_tails(&mut self, watch: &mut Watch) -> bool {
+        let mut is_new = false;
         for source in &mut self.sources {
             let Some(tail) = source.feed.reader().view().tail() else {
                 continue;
@@ -273,7 +280,9 @@ impl Tail<'_> {
                 watch.remove(id);
             }
             source.watched = Some((meta.id, watch.file(tail.file.as_ref())));
+            is_new = true;
         }
+        is_new
     }
 
     /// Sleeps until something may have changed; tells if it is time to end.
@@ -308,20 +317,25 @@ impl Tail<'_> {
         })
     }
 
-    /// Looks for what is new: in each partition, and for new partitions of a topic.
-    fn refresh(&mut self, watch: &mut Watch) -> Result<()> {
+    /// Looks for what is new: in each partition, and for new partitions of a topic. `was_woken` says
+    /// that this is the first look since a wait. Tells whether there may be more.
+    fn refresh(&mut self, watch: &mut Watch, was_woken: bool) -> Result<bool> {
+        let mut more = false;
         for source in &mut self.sources {
-            if let Refresh::CutBack = source.feed.refresh()? {
+            let found = source.feed.refresh(was_woken)?;
+            more |= found != Refresh::Nothing;
+            if found == Refresh::CutBack {
                 let next = source.feed.reader().next_offset();
                 (self.note)(Note::CutBack(source.partition.path.clone(), next));
             }
             if self.options.read.durable {
                 let durable = durable(source.feed.reader().view())?;
+                more |= durable > source.feed.reader().until();
                 source.feed.reader_mut().set_until(durable);
             }
         }
         let Some(path) = &self.options.topic else {
-            return Ok(());
+            return Ok(more);
         };
         for partition in topic::find(self.host.as_ref(), path)? {
             if !self
@@ -331,9 +345,10 @@ impl Tail<'_> {
             {
                 let source = self.open(partition, words::Range::ALL, Some(watch))?;
                 self.sources.push(source);
+                more = true;
             }
         }
-        Ok(())
+        Ok(more)
     }
 
     /// Shows the last `n` records there are, and leaves every source behind its last one.
