@@ -13,6 +13,10 @@ reads the log. The records are "WRITER SEQUENCE PADDING". Checked every round:
   - offsets have no gap, and a writer's sequence numbers none either, no repeat, and keep order;
   - what a follower printed is in the log at that offset, and it skipped nothing.
 
+A kill seldom hits the few microseconds inside a write. So after every third round without a cut,
+half a batch is put behind the last one, as an interrupted write leaves it: its offset is the next
+one, its end is missing.
+
 --cut       works on a filesystem of its own, mounted on DIR (smallfs.py), whose power is cut after
             the kill, and gives the host a new boot id, so that logd takes the next round for
             another boot. Both are mounted in a private namespace: nobody else sees them, and they
@@ -26,6 +30,7 @@ Prints the seed; the same seed gives the same times and sizes. Ends with "PASS r
 """
 
 import argparse
+import fcntl
 import os
 import random
 import shutil
@@ -38,9 +43,14 @@ import uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
-# Records sent ahead of their acknowledgement: enough to keep every sync busy, few enough that a
-# round writes about a megabyte and not a gigabyte.
-WINDOW = 64
+# Records sent ahead of their acknowledgement, and the longest padding. Most rounds are of many
+# small batches, about a megabyte in all; every BULK_EVERY-th is of batches as large as they get,
+# short, and likely to be killed inside a write.
+SMALL = (64, 300)
+BULK = (2000, 2000)
+BULK_EVERY = 4
+BULK_PIPE_BYTES = 1 << 20
+TEAR_EVERY = 3
 # Holds the logs of --fresh rounds; xfs takes no less than 300M.
 FS_SIZE = "400M"
 
@@ -106,11 +116,14 @@ class Child:
 class Writer(Child):
     """An appender, fed with its own numbered records as fast as it acknowledges them."""
 
-    def __init__(self, words, number, first, rnd):
+    def __init__(self, words, number, first, rnd, bulk):
         self.number, self.first, self.rnd = number, first, rnd
+        self.window, self.padding = BULK if bulk else SMALL
         self.acked = first - 1
-        self.room = threading.Semaphore(WINDOW)
+        self.room = threading.Semaphore(self.window)
         super().__init__(words, self.on_ack, subprocess.PIPE)
+        if bulk:
+            fcntl.fcntl(self.process.stdin, fcntl.F_SETPIPE_SZ, BULK_PIPE_BYTES)
         self.feeder = threading.Thread(target=self.feed)
         self.feeder.start()
 
@@ -118,11 +131,11 @@ class Writer(Child):
         sequence = self.first
         try:
             while True:
-                burst = self.rnd.randint(1, WINDOW)
+                burst = self.rnd.randint(1, self.window)
                 lines = []
                 for _ in range(burst):
                     self.room.acquire()
-                    lines.append(f"{self.number} {sequence} {'x' * self.rnd.randint(0, 300)}\n")
+                    lines.append(f"{self.number} {sequence} {'x' * self.rnd.randint(0, self.padding)}\n")
                     sequence += 1
                     if self.process.poll() is not None:
                         return
@@ -137,7 +150,7 @@ class Writer(Child):
 
     def join(self, early):
         self.process.wait()
-        self.room.release(WINDOW)
+        self.room.release(self.window)
         self.feeder.join()
         super().join(early)
 
@@ -156,6 +169,17 @@ def parse(line):
     if len(fields) != 4 or fields[3].strip(b"x"):
         raise Wrong(f"damaged record {line[:80]!r}")
     return int(fields[0]), int(fields[1]), int(fields[2]), len(fields[3])
+
+
+def last_batch(data):
+    """The last whole batch and where it ends; zeros behind it were filled ahead."""
+    batch, position = b"", 0
+    while position + 12 <= len(data):
+        size = 12 + int.from_bytes(data[position + 8 : position + 12], "big", signed=True)
+        if size <= 12 or position + size > len(data):
+            break
+        batch, position = data[position : position + size], position + size
+    return batch, position
 
 
 class Log:
@@ -195,6 +219,18 @@ class Log:
             raise Lost(f"{len(self.records)} records were read before, now {len(found)}")
         self.records, self.next = found, seen
 
+    def tear(self, rnd):
+        """Leaves the beginning of another batch behind the last one."""
+        path = max(f"{self.path}/{name}" for name in os.listdir(self.path) if name.endswith(".log"))
+        with open(path, "r+b") as file:
+            data = file.read()
+            batch, end = last_batch(data)
+            if not batch:
+                return
+            torn = len(self.records).to_bytes(8, "big") + batch[8:]
+            file.seek(end)
+            file.write(torn[: rnd.randint(1, len(torn) - 1)])
+
     def check_follower(self, seen):
         for before, after in zip(seen, seen[1:]):
             if after[0] != before[0] + 1:
@@ -206,17 +242,17 @@ class Log:
                 raise Wrong(f"a follower was shown {record}, the log holds {self.records[record[0]]}")
 
 
-def round_of(options, log, rnd, policy):
+def round_of(options, log, rnd, policy, bulk):
     """Starts everybody, kills everybody; returns what the followers saw."""
     append = [options.logd, "append", "--sync", policy, "-T", log.path]
     # Without -n the last ten come first; 0 shows only what is new.
     tail = [options.logd, "tail", "-f", "-n", "0", "-F", r"%o %s\n", log.path]
     followers = [Follower(tail) for _ in range(options.followers)]
     writers = [
-        Writer(append, number, log.next[number], random.Random(rnd.random()))
+        Writer(append, number, log.next[number], random.Random(rnd.random()), bulk)
         for number in range(options.writers)
     ]
-    time.sleep(rnd.uniform(0.02, 0.3))
+    time.sleep(rnd.uniform(0.02, 0.1 if bulk else 0.3))
     everybody = writers + followers
     rnd.shuffle(everybody)
     ends = [(child, child.kill()) for child in everybody]
@@ -237,7 +273,7 @@ def loop(options, rnd):
                 shutil.rmtree(log.path)
             log = Log(options.logd, f"{options.dir}/x{number // options.fresh}-0", options.writers)
         policy = policies[number % len(policies)]
-        seen = round_of(options, log, rnd, policy)
+        seen = round_of(options, log, rnd, policy, number % BULK_EVERY == BULK_EVERY - 1)
         if options.cut:
             smallfs("cut", options.dir)
             new_boot_id(options.dir)
@@ -247,6 +283,9 @@ def loop(options, rnd):
                 raise Wrong(f"a follower was shown offset {lines[-1][0]}, the log ends at {len(log.records)}")
             log.check_follower(lines)
             shown += len(lines)
+        if not options.cut and number % TEAR_EVERY == TEAR_EVERY - 1:
+            log.tear(rnd)
+            log.check(whole=False)
         if options.verbose:
             print(f"round {number} ok: {policy}, acked {log.acked}, records {len(log.records)}", flush=True)
     log.check(whole=True)
