@@ -726,3 +726,26 @@ fn append_time_logs_stamp_their_own_time() {
     assert_eq!(b["timestamp_type"], "append");
     assert!(b["max_ts"].as_i64().unwrap() > 1_600_000_000_000);
 }
+
+#[test]
+fn a_limit_on_file_sizes_is_an_error_that_leaves_whole_batches() {
+    let dir = scratch();
+    append(&dir, &["--create", "t"], b"first\n");
+    let logd = assert_cmd::cargo::cargo_bin!("logd");
+    let limited = format!("ulimit -f 100; exec {} append t", logd.display());
+    let mut c = Command::new("sh");
+    c.args(["-c", &limited]).current_dir(dir.path());
+    c.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = c.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let feed = std::thread::spawn(move || {
+        let _ = stdin.write_all(format!("{}\n", "x".repeat(99)).repeat(20_000).as_bytes());
+    });
+    let o = child.wait_with_output().unwrap();
+    feed.join().unwrap();
+    assert_eq!(code(&o), 74, "{}", err(&o));
+    assert!(err(&o).contains("File too large"), "{}", err(&o));
+    let o = append(&dir, &["t"], b"last\n");
+    assert_eq!((code(&o), err(&o)), (0, String::new()));
+    assert_eq!(values(&dir, "t-0").last().unwrap(), "last");
+}

@@ -5,8 +5,10 @@
 //! what it holds with what the path leads to, and gives it back if they differ. No lock is ever broken
 //! by age or pid.
 //!
-//! The holder writes a note for messages: `pid SPACE start-ms SPACE command`. It is a courtesy,
-//! written without a sync and never trusted.
+//! The holder writes a note for messages: `pid SPACE start-ms SPACE command`. It is written without a
+//! sync and never trusted. For most it is a courtesy; whoever relies on leaving one
+//! ([`LockFile::leave_note`]) finds room for it on a full disk too, since a lock file is made as long
+//! as a note can be.
 
 use std::io;
 
@@ -31,6 +33,11 @@ impl LockFile {
         let file = logd_dir
             .open_or_create(name)
             .map_err(|e| Error::io(format!("cannot open {name}"), e).at_path(logd_dir.path()))?;
+        // Its last byte allocates the block, and touches no note that somebody left by now. Without
+        // room for it a lock is a lock all the same.
+        if file.len().is_ok_and(|len| len < NOTE_BYTES_MAX as u64) {
+            let _ = file.write_all_at(&[0], NOTE_BYTES_MAX as u64 - 1);
+        }
         Ok(LockFile { file, name })
     }
 
@@ -46,11 +53,11 @@ impl LockFile {
         if !self.file.lock(Lock::Exclusive, wait).map_err(io)? {
             return Err(self.refusal(logd_dir));
         }
-        let current = self.is_current(logd_dir).map_err(io)?;
-        if !current {
+        let current = self.is_current(logd_dir);
+        if !matches!(current, Ok(true)) {
             self.file.unlock().map_err(io)?;
         }
-        Ok(current)
+        current.map_err(io)
     }
 
     /// Frees the lock.
@@ -68,11 +75,19 @@ impl LockFile {
 
     /// Writes the holder's note; errors do not matter.
     pub fn write_note(&self, host: &dyn Host, command: &str) {
+        let _ = self.leave_note(host, command);
+    }
+
+    /// Writes a note that others must find if this process dies.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn leave_note(&self, host: &dyn Host, command: &str) -> io::Result<()> {
         let mut note = format!("{} {} {command}", host.pid(), host.wall_ms()).into_bytes();
         note.truncate(NOTE_BYTES_MAX - 1);
         note.push(b'\n');
         // One write: a reader sees this note or, for an instant, the end of a longer one behind it.
-        let _ = self.file.write_all_at(&note, 0);
+        self.file.write_all_at(&note, 0)
     }
 
     /// The holder's note up to the first line end; empty without one.
@@ -102,5 +117,47 @@ impl LockFile {
         };
         let log = logd_dir.path().parent().unwrap_or(logd_dir.path());
         Error::new(ErrorKind::Locked, holder).at_path(log)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::sim::{Fault, SimHost};
+    use crate::sys::{Access, RealHost};
+    use std::path::Path;
+
+    #[test]
+    fn a_lock_is_free_again_when_its_place_cannot_be_checked() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("log");
+        std::fs::create_dir(&path).unwrap();
+        let dir = RealHost.open_dir(&path).unwrap();
+        let (a, b) = (
+            LockFile::open(dir.as_ref(), "lock").unwrap(),
+            LockFile::open(dir.as_ref(), "lock").unwrap(),
+        );
+        std::fs::rename(&path, temp.path().join("moved")).unwrap();
+        std::os::unix::fs::symlink("log", &path).unwrap(); // to itself: stat(2) fails
+        assert!(a.acquire(dir.as_ref(), Wait::No).is_err());
+        assert!(b.file.lock(Lock::Exclusive, Wait::No).unwrap());
+    }
+
+    #[test]
+    fn a_note_finds_room_on_a_full_disk_and_none_is_lost_to_who_opens_the_file() {
+        let host = SimHost::new();
+        host.make_dir(Path::new("/d")).unwrap();
+        let dir = host.open_dir(Path::new("/d")).unwrap();
+        let lock = LockFile::open(dir.as_ref(), "lock").unwrap();
+        assert_eq!(lock.file.len().unwrap(), NOTE_BYTES_MAX as u64);
+        assert_eq!(lock.read_note(), "");
+        host.fail_next(Fault::Full);
+        lock.leave_note(&host, "sync").unwrap();
+        host.free();
+        // As an older version made it.
+        let file = dir.open("lock", Access::Write).unwrap();
+        file.set_len(40).unwrap();
+        let again = LockFile::open(dir.as_ref(), "lock").unwrap();
+        assert!(again.read_note().ends_with(" sync"));
     }
 }

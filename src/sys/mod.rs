@@ -100,10 +100,15 @@ pub enum Lock {
 pub enum Wait {
     /// Not at all.
     No,
-    /// Until it is to be had.
+    /// Until it is to be had, or a signal asked this process to end.
     Forever,
-    /// Until it is to be had or this moment has passed.
+    /// As `Forever`, or until this moment has passed.
     Until(Instant),
+    /// Until it is to be had, whatever signals say: for the work that is finished before a process
+    /// ends, and for locks that are held for moments only.
+    Firmly,
+    /// As `Firmly`, or until this moment has passed.
+    FirmlyUntil(Instant),
 }
 
 /// A directory held open, so that what is done in it is done to this directory, wherever its path
@@ -355,8 +360,8 @@ pub trait File: Send + Sync {
     /// file, or the end of the process, frees it.
     ///
     /// # Errors
-    /// `Interrupted` if a signal asked the process to end while it waited: this file is then not to
-    /// be locked again. Else what flock(2) answers.
+    /// `Interrupted` if a signal asked the process to end while it waited: the lock is then not held,
+    /// and this file may be locked again. Else what flock(2) answers.
     fn lock(&self, how: Lock, wait: Wait) -> io::Result<bool>;
 
     /// Frees the file's lock.

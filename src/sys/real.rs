@@ -21,10 +21,10 @@ use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, geteuid, linkat, syncfs, unlinkat};
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -299,18 +299,23 @@ fn open_error(e: Errno) -> io::Error {
     }
 }
 
-pub(super) struct RealFile(fs::File);
+pub(super) struct RealFile {
+    file: fs::File,
+    /// Another open file of the same one, which holds the lock because it was the one that waited.
+    locked: Mutex<Option<fs::File>>,
+}
 
 impl From<fs::File> for RealFile {
     fn from(file: fs::File) -> RealFile {
-        RealFile(file)
+        let locked = Mutex::new(None);
+        RealFile { file, locked }
     }
 }
 
 impl File for RealFile {
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
         loop {
-            match self.0.read_at(buf, pos) {
+            match self.file.read_at(buf, pos) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
             }
@@ -319,7 +324,7 @@ impl File for RealFile {
 
     fn write_at(&self, buf: &[u8], pos: u64) -> io::Result<usize> {
         loop {
-            match self.0.write_at(buf, pos) {
+            match self.file.write_at(buf, pos) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
             }
@@ -327,41 +332,48 @@ impl File for RealFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(nix::unistd::fdatasync(&self.0)?)
+        Ok(nix::unistd::fdatasync(&self.file)?)
     }
 
     fn meta(&self) -> io::Result<Meta> {
-        Ok(meta_of(&fstat(&self.0)?))
+        Ok(meta_of(&fstat(&self.file)?))
     }
 
     fn lock(&self, how: Lock, wait: Wait) -> io::Result<bool> {
-        let mut pause = LOCK_PAUSE_MIN;
-        loop {
-            if self.try_lock(how)? {
-                return Ok(true);
-            }
-            match wait {
-                Wait::No => return Ok(false),
-                Wait::Forever => return self.block(how),
-                Wait::Until(end) => {
-                    let left = end.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Ok(false);
-                    }
-                    not_stopped()?;
-                    sleep(pause.min(left));
-                    pause = (pause * 2).min(LOCK_PAUSE_MAX);
+        let end = match wait {
+            Wait::Until(end) | Wait::FirmlyUntil(end) => Some(end),
+            Wait::No => Some(Instant::now()),
+            Wait::Forever | Wait::Firmly => None,
+        };
+        let firm = matches!(wait, Wait::Firmly | Wait::FirmlyUntil(_)) || !signals::installed();
+        let mut held = self.locked();
+        let file = held.as_ref().unwrap_or(&self.file);
+        if try_lock(file, how)? {
+            return Ok(true);
+        }
+        match end {
+            Some(end) => poll_lock(file, how, Some(end), firm),
+            None if firm => block_in_kernel(file, how).map(|()| true),
+            None => match wait_aside(file, how)? {
+                Some(waited) => {
+                    *held = Some(waited);
+                    Ok(true)
                 }
-            }
+                None => poll_lock(file, how, None, firm),
+            },
         }
     }
 
     fn unlock(&self) -> io::Result<()> {
-        self.0.unlock()
+        let mut held = self.locked();
+        match held.take() {
+            Some(other) => other.unlock(),
+            None => self.file.unlock(),
+        }
     }
 
     fn lock_ofd_shared(&self) -> io::Result<bool> {
@@ -373,7 +385,7 @@ impl File for RealFile {
             l_len: 0,
             l_pid: 0,
         };
-        match fcntl(&self.0, FcntlArg::F_OFD_SETLK(&whole)) {
+        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&whole)) {
             Ok(_) => Ok(true),
             Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
             Err(e) => Err(e.into()),
@@ -389,7 +401,7 @@ impl File for RealFile {
     }
 
     fn map(&self) -> io::Result<Bytes> {
-        Bytes::map(&self.0, self.meta()?.len)
+        Bytes::map(&self.file, self.meta()?.len)
     }
 
     fn set_mtime_ms(&self, ms: i64) -> io::Result<()> {
@@ -398,12 +410,12 @@ impl File for RealFile {
             true => UNIX_EPOCH.checked_sub(distance),
             false => UNIX_EPOCH.checked_add(distance),
         };
-        self.0
+        self.file
             .set_modified(time.ok_or(io::ErrorKind::InvalidInput)?)
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.0.as_fd())
+        Some(self.file.as_fd())
     }
 }
 
@@ -416,46 +428,72 @@ const LOCK_PAUSE_MAX: Duration = Duration::from_millis(2);
 const STOP_PAUSE: Duration = Duration::from_millis(20);
 
 impl RealFile {
-    fn try_lock(&self, how: Lock) -> io::Result<bool> {
-        let taken = match how {
-            Lock::Shared => self.0.try_lock_shared(),
-            Lock::Exclusive => self.0.try_lock(),
-        };
-        match taken {
-            Ok(()) => Ok(true),
-            Err(fs::TryLockError::WouldBlock) => Ok(false),
-            Err(fs::TryLockError::Error(e)) => Err(e),
-        }
-    }
-
-    /// Waits in the kernel, which wakes us the moment the lock is free. Since the kernel resumes
-    /// flock(2) after a signal, a thread waits in our place where signals are to be noticed; the
-    /// lock belongs to the open file, so it is ours when the thread gets it. A thread that we gave
-    /// up gives the lock back: the channel holds nothing, so it knows.
-    fn block(&self, how: Lock) -> io::Result<bool> {
-        if !signals::installed() {
-            return block_in_kernel(&self.0, how).map(|()| true);
-        }
-        let file = self.0.try_clone()?;
-        let (sender, receiver) = mpsc::sync_channel(0);
-        std::thread::spawn(move || {
-            let taken = block_in_kernel(&file, how);
-            if sender.send(taken).is_err() {
-                let _ = file.unlock();
-            }
-        });
-        loop {
-            match receiver.recv_timeout(STOP_PAUSE) {
-                Ok(taken) => return taken.map(|()| true),
-                Err(mpsc::RecvTimeoutError::Timeout) => not_stopped()?,
-                Err(e) => return Err(io::Error::other(e)),
-            }
-        }
+    fn locked(&self) -> MutexGuard<'_, Option<fs::File>> {
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn advise(&self, pos: u64, advice: PosixFadviseAdvice) {
         if let Ok(pos) = libc::off_t::try_from(pos) {
-            let _ = posix_fadvise(&self.0, pos, 0, advice); // advice only
+            let _ = posix_fadvise(&self.file, pos, 0, advice); // advice only
+        }
+    }
+}
+
+fn try_lock(file: &fs::File, how: Lock) -> io::Result<bool> {
+    let taken = match how {
+        Lock::Shared => file.try_lock_shared(),
+        Lock::Exclusive => file.try_lock(),
+    };
+    match taken {
+        Ok(()) => Ok(true),
+        Err(fs::TryLockError::WouldBlock) => Ok(false),
+        Err(fs::TryLockError::Error(e)) => Err(e),
+    }
+}
+
+/// Tries again and again until `end`, with pauses.
+fn poll_lock(file: &fs::File, how: Lock, end: Option<Instant>, firm: bool) -> io::Result<bool> {
+    let mut pause = LOCK_PAUSE_MIN;
+    loop {
+        let left = end.map(|e| e.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            return Ok(false);
+        }
+        if !firm {
+            not_stopped()?;
+        }
+        sleep(left.map_or(pause, |l| pause.min(l)));
+        pause = (pause * 2).min(LOCK_PAUSE_MAX);
+        if try_lock(file, how)? {
+            return Ok(true);
+        }
+    }
+}
+
+/// Waits in the kernel, which wakes us the moment the lock is free, and notices signals meanwhile.
+/// Since the kernel resumes flock(2) after a signal, a thread waits in our place. It waits through an
+/// open file of its own, which is handed over with the lock: a thread that we gave up may get the lock
+/// long after, and can then free nothing but its own.
+///
+/// `None` if no second open file or no thread is to be had.
+fn wait_aside(file: &fs::File, how: Lock) -> io::Result<Option<fs::File>> {
+    let Ok(own) = fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd())) else {
+        return Ok(None);
+    };
+    let (sender, receiver) = mpsc::sync_channel(0);
+    let wait = move || {
+        let taken = block_in_kernel(&own, how).map(|()| own);
+        drop(sender.send(taken)); // closed, and so freed, if nobody waits any more
+    };
+    let thread = std::thread::Builder::new().name("lock".into());
+    if thread.stack_size(64 << 10).spawn(wait).is_err() {
+        return Ok(None);
+    }
+    loop {
+        match receiver.recv_timeout(STOP_PAUSE) {
+            Ok(taken) => return taken.map(Some),
+            Err(mpsc::RecvTimeoutError::Timeout) => not_stopped()?,
+            Err(e) => return Err(io::Error::other(e)),
         }
     }
 }

@@ -10,6 +10,9 @@
 //! "Again" begins [`GRACE`] after the first: timeout(1) sends its signal to the process and once
 //! more to the process group, and a terminal that closes may send HUP twice.
 //!
+//! XFSZ does nothing once [`survive_file_size_limit`] was called: a write beyond `ulimit -f` is EFBIG,
+//! an error like a full disk.
+//!
 //! A signal that was ignored when the process started stays ignored (nohup(1); INT in the
 //! background jobs of a shell). PIPE stays ignored as the runtime of Rust leaves it: a lost reader
 //! is an error of write, or [`Wake::ReaderGone`](super::watch::Wake).
@@ -77,6 +80,15 @@ pub fn install() -> io::Result<()> {
     make_deadly_after(first, deadly)?;
     let _ = STATE.set(state); // of two callers at once, the first wins
     Ok(())
+}
+
+/// Makes a write beyond the limit on file sizes (ulimit -f) an error of write(2) instead of the end of
+/// the process. Caught, not ignored: what is ignored would stay so in programs that we start.
+///
+/// # Errors
+/// What sigaction(2) answers.
+pub fn survive_file_size_limit() -> io::Result<()> {
+    flag::register(libc::SIGXFSZ, Arc::default()).map(drop)
 }
 
 /// Lets a thread wait for the first signal and then, after the grace, make the next one deadly.
@@ -359,6 +371,57 @@ mod tests {
         child.kill(Signal::SIGTERM);
         child.expect("Interrupted Interrupted");
         assert_eq!(child.died_by(), Some(SIGTERM));
+    }
+
+    #[test]
+    fn a_lock_wait_that_a_signal_ended_frees_no_lock_taken_later() {
+        if !is_child() {
+            let mut child = Child::of(
+                "a_lock_wait_that_a_signal_ended_frees_no_lock_taken_later",
+                "",
+            );
+            child.kill(Signal::SIGTERM);
+            child.expect("kept");
+            assert_eq!(child.died_by(), Some(SIGTERM));
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let dir = RealHost.open_dir(temp.path()).unwrap();
+        let a = dir.open_or_create("lock").unwrap();
+        let b = dir.open_or_create("lock").unwrap();
+        assert!(a.lock(Lock::Exclusive, Wait::No).unwrap());
+        println!("\nready");
+        let e = b.lock(Lock::Exclusive, Wait::Forever).unwrap_err();
+        assert_eq!(e.kind(), io::ErrorKind::Interrupted);
+        // After the signal, work that is to be finished still gets its lock.
+        let end = std::time::Instant::now() + Duration::from_millis(30);
+        assert!(!b.lock(Lock::Exclusive, Wait::FirmlyUntil(end)).unwrap());
+        std::thread::scope(|s| {
+            let waiter = s.spawn(|| b.lock(Lock::Exclusive, Wait::Firmly));
+            std::thread::sleep(Duration::from_millis(20));
+            a.unlock().unwrap();
+            assert!(waiter.join().unwrap().unwrap());
+        });
+        std::thread::sleep(Duration::from_millis(50)); // for the thread that was given up
+        assert!(!a.lock(Lock::Exclusive, Wait::No).unwrap(), "b has it");
+        println!("kept");
+        die_by(stop_requested().unwrap());
+    }
+
+    #[test]
+    fn a_write_beyond_the_file_size_limit_is_an_error_and_no_death() {
+        if !is_child() {
+            let test = "a_write_beyond_the_file_size_limit_is_an_error_and_no_death";
+            let mut child = Child::of(test, "ulimit -f 8;");
+            child.expect("alive");
+            return assert!(child.process.wait().unwrap().success());
+        }
+        survive_file_size_limit().unwrap();
+        println!("\nready");
+        let file = tempfile::tempfile().unwrap();
+        let e = std::os::unix::fs::FileExt::write_all_at(&file, &[1; 1 << 16], 0).unwrap_err();
+        assert_eq!(e.raw_os_error(), Some(libc::EFBIG));
+        println!("alive");
     }
 
     #[test]

@@ -312,7 +312,7 @@ impl File for SimFile {
     }
 
     /// Nobody can free a lock while the one thread of a test waits, so it does not: `Until` is over
-    /// at once and `Forever` is EDEADLK.
+    /// at once and `Forever` is EDEADLK, `Firmly` or not.
     fn lock(&self, how: Lock, wait: Wait) -> io::Result<bool> {
         let mut m = self.process.machine();
         m.alive(self.process.pid)?;
@@ -322,8 +322,8 @@ impl File for SimFile {
         });
         if taken {
             return match wait {
-                Wait::Forever => Err(Errno::EDEADLK.into()),
-                Wait::No | Wait::Until(_) => Ok(false),
+                Wait::Forever | Wait::Firmly => Err(Errno::EDEADLK.into()),
+                Wait::No | Wait::Until(_) | Wait::FirmlyUntil(_) => Ok(false),
             };
         }
         m.locks.retain(|l| l.handle != self.handle);
