@@ -42,7 +42,9 @@
 //! The end pair is a hint: wrong, stale, torn or of another boot it costs a scan, never an answer.
 //! D is written after the sync it speaks of, so it never runs ahead of the truth and holds in every
 //! boot; a log that ends below it is damaged. Neither pair is synced by itself: an older D is still
-//! true. The file is 512 bytes and never grows.
+//! true. But whoever leaves a gap between two segments on purpose (compaction, repair) syncs this file
+//! once D is past it: after a reboot a gap above D is taken for a lost tail. The file is 512 bytes and
+//! never grows.
 
 use std::io;
 
@@ -212,7 +214,7 @@ fn encode_hint(h: &EndHint) -> [u8; SLOT_BYTES] {
 fn decode_hint(bytes: &[u8]) -> Option<EndHint> {
     let mut s = Fields::open(bytes, END_MAGIC)?;
     Some(EndHint {
-        sequence: s.u64()?,
+        sequence: s.sequence()?,
         boot_id: s.take()?,
         base: Offset(s.i64()?),
         position: Position(s.u64()?),
@@ -235,7 +237,7 @@ fn decode_hint(bytes: &[u8]) -> Option<EndHint> {
 /// Sequence, boot id, D.
 fn decode_durable(bytes: &[u8]) -> Option<(u64, [u8; 16], Offset)> {
     let mut s = Fields::open(bytes, DURABLE_MAGIC)?;
-    Some((s.u64()?, s.take()?, Offset(s.i64()?)))
+    Some((s.sequence()?, s.take()?, Offset(s.i64()?)))
 }
 
 /// A slot being written.
@@ -289,6 +291,11 @@ impl<'a> Fields<'a> {
 
     fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_be_bytes)
+    }
+
+    /// One that leaves room to count on.
+    fn sequence(&mut self) -> Option<u64> {
+        self.u64().filter(|s| *s < 1 << 62)
     }
 
     fn i64(&mut self) -> Option<i64> {

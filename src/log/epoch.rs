@@ -50,3 +50,24 @@ pub fn current(dir: &dyn Dir, log_end: Offset) -> Result<i32> {
     })?;
     Ok(first.epoch)
 }
+
+/// Removes the epochs that begin at `end` or later: the log was cut there.
+///
+/// # Errors
+/// As [`read`], and what writing may meet.
+pub fn truncate(dir: &dyn Dir, end: Offset) -> Result<()> {
+    let all = read(dir)?;
+    let kept: Vec<EpochStart> = all.iter().filter(|e| e.start < end).copied().collect();
+    // An epoch that begins where the log now ends is the one that goes on.
+    if kept.len() == all.len() || all.first().is_some_and(|e| e.start >= end) {
+        return Ok(());
+    }
+    write_state_file(
+        dir,
+        LEADER_EPOCH_CHECKPOINT,
+        render_epochs(&kept).as_bytes(),
+    )
+    .map_err(|e| {
+        Error::io(format!("cannot write {LEADER_EPOCH_CHECKPOINT}"), e).at_path(dir.path())
+    })
+}

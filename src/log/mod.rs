@@ -39,6 +39,8 @@ pub mod lost;
 pub mod producers;
 pub mod reader;
 pub mod recovery;
+#[cfg(test)]
+mod recovery_tests;
 pub mod reverse;
 pub mod state;
 pub mod sync;

@@ -28,15 +28,22 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, BatchHeader};
-use crate::format::index::{self, Entry, OffsetEntry, TimeEntry};
-use crate::format::names::{Kind, State, file_name};
+use crate::format::frame::BATCH_HEADER_BYTES;
+use crate::format::index::{self, Entry, OffsetEntry, TimeEntry, TxnEntry};
+use crate::format::names::{self, Kind, State};
 use crate::format::{Limits, Offset, Position, TimestampMs};
-use crate::log::end::{End, EndHint};
-use crate::log::listing::{LogDir, read_small};
+use crate::log::end::{self, End, EndHint};
+use crate::log::listing::{LogDir, SegmentRef, read_small};
+use crate::log::lock::LockFile;
 use crate::log::lost::{Lost, LostFound};
-use crate::segment::active::{ActiveSegment, INDEX_BYTES_MAX, Noted, Tally};
-use crate::segment::scan::{Resync, Scan, Scanner, Span, Tail, is_zero, resync};
-use crate::sys::{Access, Dir, File, Host};
+use crate::log::state::unlink_if_there;
+use crate::log::{epoch, files};
+use crate::segment::active::{ActiveSegment, INDEX_BYTES_MAX, Noted, RELATIVE_OFFSET_MAX, Tally};
+use crate::segment::scan::{HeaderWalk, Resync, Scan, Scanner, Span, Tail, Walk, is_zero, resync};
+use crate::sys::{Access, Dir, File, Host, Wait};
+
+/// How often the listing may change under us before that is an error.
+const PASSES_MAX: usize = 64;
 
 /// What recovery needs to know.
 pub struct Recovery<'a> {
@@ -64,7 +71,7 @@ pub struct Recovered {
 
 /// The first invalid byte.
 struct Invalid {
-    base: Offset,
+    segment: SegmentRef,
     position: Position,
     /// Offset that was expected there.
     next: Offset,
@@ -75,60 +82,111 @@ struct Invalid {
 enum Verdict {
     /// The caller cuts the active segment there.
     Cut(Lost),
-    /// Later segments were moved away; start over.
+    /// Something was moved away, or the lock for it was taken first: start over.
     Again(Vec<Lost>),
+}
+
+/// Where checking the active segment starts, and what is known up to there.
+struct Start {
+    tally: Tally,
+    index_bytes: u64,
+    time_index_bytes: u64,
+    /// From a hint of this boot: zeros behind the data are the end.
+    hinted: bool,
 }
 
 impl Recovery<'_> {
     /// Recovers the log.
     ///
     /// # Errors
-    /// `Data` for corruption, naming file, offset, byte and reason; else what the system answers.
-    pub fn run(&self) -> Result<Recovered> {
+    /// `Data` for corruption, naming file, offset, byte and reason; `Locked` if something is to be
+    /// moved away while maintenance is at work; else what the system answers.
+    pub fn run(&mut self) -> Result<Recovered> {
         let mut lost = Vec::new();
-        loop {
-            match self.pass(&mut lost)? {
-                Some(active) => return Ok(Recovered { active, lost }),
-                // Each round moved at least one segment away, so this ends.
-                None => continue,
+        let mut maintenance = None;
+        for _ in 0..PASSES_MAX {
+            match self.pass(&mut lost, &mut maintenance) {
+                Ok(Some(active)) => return Ok(Recovered { active, lost }),
+                Ok(None) => {}
+                // Retention or a swap took a file between the listing and the opening.
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
             }
+            self.end = end::read(self.logd_dir).map_err(|e| {
+                Error::io("cannot read .logd/end", e).at_path(self.log.dir().path())
+            })?;
         }
+        Err(Error::new(ErrorKind::Io, "the directory keeps changing")
+            .at_path(self.log.dir().path()))
     }
 
-    /// One pass; `None` if segments were moved away and everything is to be looked at again.
-    fn pass(&self, lost: &mut Vec<Lost>) -> Result<Option<ActiveSegment>> {
-        let bases = self.bases()?;
-        let Some((&base, sealed)) = bases.split_last() else {
+    /// One pass; `None` if everything is to be looked at again.
+    fn pass(
+        &self,
+        lost: &mut Vec<Lost>,
+        maintenance: &mut Option<LockFile>,
+    ) -> Result<Option<ActiveSegment>> {
+        let segments = self.segments()?;
+        let Some((last, sealed)) = segments.split_last() else {
             return self.first_segment().map(Some);
         };
-        let hint = self.hint_for(base)?;
-        if hint.is_none() {
-            let from = self.end.durable.unwrap_or(base);
-            let first = sealed.partition_point(|b| *b <= from).saturating_sub(1);
-            for (i, b) in sealed.iter().enumerate().skip(first) {
-                let above = sealed.get(i + 1).copied().unwrap_or(base);
-                if let Some(invalid) = self.check_sealed(*b, above, from)? {
-                    let later: Vec<Offset> = bases.iter().copied().filter(|c| c > b).collect();
-                    if let Verdict::Again(moved) = self.judge(&invalid, &later)? {
-                        lost.extend(moved);
-                    }
+        let start = self.start_from_hint(last)?;
+        if start.is_none()
+            && let Some((invalid, later)) = self.check_all_sealed(sealed, last)?
+        {
+            if let Verdict::Again(moved) = self.judge(&invalid, &later, maintenance)? {
+                lost.extend(moved);
+            }
+            return Ok(None);
+        }
+        let start = match start {
+            Some(start) => start,
+            None => self
+                .start_from_index(last)?
+                .unwrap_or_else(|| Start::empty(last.base())),
+        };
+        // Read-only up to the verdict: a refusal leaves everything as it was.
+        let cut = match self.check_active(last, &start)? {
+            None => None,
+            Some(invalid) => match self.judge(&invalid, &[], maintenance)? {
+                Verdict::Cut(cut) => Some(cut),
+                Verdict::Again(moved) => {
+                    lost.extend(moved);
                     return Ok(None);
                 }
-            }
-        }
-        let mut active = self.open_active(base, hint.as_ref())?;
-        if let Some(invalid) = self.check_active(&mut active, hint.is_some())?
-            && let Verdict::Cut(cut) = self.judge(&invalid, &[])?
-        {
-            self.cut(&mut active, &cut)?;
-            lost.push(cut);
-        }
-        self.check_durable(&active)?;
+            },
+        };
+        let active = self.open_active(last, &start, cut.as_ref())?;
+        lost.extend(cut);
         Ok(Some(active))
     }
 
-    /// Base offsets of the segments, ascending.
-    fn bases(&self) -> Result<Vec<Offset>> {
+    /// Checks the sealed segments from D's on; the first invalid byte, and the segments after it. With
+    /// no D on record only the active segment is checked.
+    fn check_all_sealed(
+        &self,
+        sealed: &[SegmentRef],
+        last: &SegmentRef,
+    ) -> Result<Option<(Invalid, Vec<SegmentRef>)>> {
+        let Some(from) = self.end.durable else {
+            return Ok(None);
+        };
+        let first = sealed
+            .partition_point(|s| s.base() <= from)
+            .saturating_sub(1);
+        for (i, segment) in sealed.iter().enumerate().skip(first) {
+            let above = sealed.get(i + 1).unwrap_or(last).base();
+            if let Some(invalid) = self.check_sealed(segment, above, from)? {
+                let rest = sealed.get(i + 1..).unwrap_or_default();
+                let later = rest.iter().chain([last]).copied().collect();
+                return Ok(Some((invalid, later)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The segments, ascending, an unfinished swap in the place of what it replaces.
+    fn segments(&self) -> Result<Vec<SegmentRef>> {
         let segments = self.log.segments()?;
         if let Some(s) = segments.last().filter(|s| s.log.state != State::Plain) {
             let why = "the newest segment is an unfinished swap";
@@ -136,13 +194,14 @@ impl Recovery<'_> {
                 .at_path(self.log.path_of(&s.log_name()))
                 .hint(format!("logd repair {}", self.log.dir().path().display())));
         }
-        let plain = segments.iter().filter(|s| s.log.state == State::Plain);
-        Ok(plain.map(|s| s.base()).collect())
+        Ok(segments)
     }
 
-    /// The hint, if it speaks of this boot and of the file that is the active segment now.
-    fn hint_for(&self, base: Offset) -> Result<Option<EndHint>> {
-        let boot = self.host.boot_id();
+    /// Where the hint says, if it speaks of this boot and of the file that is the active segment now,
+    /// and the batches before that place lead there. It is a hint: a file that was written over in
+    /// place looks the same from outside.
+    fn start_from_hint(&self, last: &SegmentRef) -> Result<Option<Start>> {
+        let (boot, base) = (self.host.boot_id(), last.base());
         let Some(hint) = self
             .end
             .hint
@@ -150,29 +209,57 @@ impl Recovery<'_> {
         else {
             return Ok(None);
         };
-        let meta = self
-            .log
-            .dir()
-            .stat(&file_name(base, Kind::Log))
-            .map_err(|e| self.io(base, e))?;
-        let same = meta.is_some_and(|m| m.id.ino == hint.inode && m.len >= hint.position.0);
-        Ok(same.then_some(hint))
+        let file = self.log.open_file(&last.log_name())?;
+        let meta = file.meta().map_err(|e| self.io(last, e))?;
+        if meta.id.ino != hint.inode || meta.len < hint.position.0 || hint.end < base {
+            return Ok(None);
+        }
+        let from = match hint.end > base {
+            true => self.proven_entry(last, file.as_ref(), hint.end + -1)?,
+            false => None,
+        };
+        let from = from.map_or(Position(0), |e| e.position());
+        if from > hint.position {
+            return Ok(None);
+        }
+        let span = Span {
+            base,
+            next: base,
+            from,
+            end: hint.position,
+        };
+        let mut walk = HeaderWalk::new(file, span, self.limits);
+        while let Walk::Header(..) = walk.next().map_err(|e| self.place(last, e))? {}
+        let leads_there = walk.position() == hint.position && walk.next_offset() == hint.end;
+        Ok(leads_there.then(|| Start {
+            tally: tally_of(&hint),
+            index_bytes: u64::from(hint.index_bytes),
+            time_index_bytes: u64::from(hint.time_index_bytes),
+            hinted: true,
+        }))
     }
 
     /// Makes the first segment of a log that has none, at the log start.
     fn first_segment(&self) -> Result<ActiveSegment> {
         let base = self.log.start_offset(&[])?;
-        if self.end.durable.is_some_and(|d| d > base) {
-            return Err(self.below_durable(base));
+        if let Some(d) = self.end.durable.filter(|d| *d > base) {
+            return Err(self.below_durable(base, d));
         }
-        ActiveSegment::create(self.log.dir().as_ref(), base).map_err(|e| self.io(base, e))
+        ActiveSegment::create(self.log.dir().as_ref(), base)
+            .map_err(|e| Error::io("cannot begin the log", e).at_path(self.log.dir().path()))
     }
 
     /// Checks a sealed segment from where `from` lies in it to its end.
-    fn check_sealed(&self, base: Offset, above: Offset, from: Offset) -> Result<Option<Invalid>> {
-        let file = self.log.open_file(&file_name(base, Kind::Log))?;
-        let start = self.proven_entry(base, file.as_ref(), from)?;
-        let len = file.len().map_err(|e| self.io(base, e))?;
+    fn check_sealed(
+        &self,
+        segment: &SegmentRef,
+        above: Offset,
+        from: Offset,
+    ) -> Result<Option<Invalid>> {
+        let base = segment.base();
+        let file = self.log.open_file(&segment.log_name())?;
+        let start = self.proven_entry(segment, file.as_ref(), from)?;
+        let len = file.len().map_err(|e| self.io(segment, e))?;
         let position = start.map_or(Position(0), |e| e.position());
         let span = Span {
             base,
@@ -181,65 +268,48 @@ impl Recovery<'_> {
             end: Position(len),
         };
         let mut scanner = Scanner::new(file, span, self.limits);
-        if let Some(invalid) = self.run_scanner(&mut scanner, base, |_, _| ())? {
+        if let Some(invalid) = self.run_scanner(&mut scanner, segment, |_| ())? {
             return Ok(Some(invalid));
         }
         let (position, next) = (scanner.position(), scanner.next_offset());
         // A gap between segments is lawful, but above D and after a crash of the host it is what a lost
-        // tail looks like: the next segment's name reached the disk and this one's pages did not.
-        let durable = self.end.durable.unwrap_or(Offset::ZERO);
-        let lost = next < above && above > durable && self.rebooted();
+        // tail looks like: the next segment's name reached the disk and this one's pages did not. Whoever
+        // makes a gap between segments on purpose first makes D, past it, durable; a jump of 2^31 or
+        // more, which no lost tail can leave, needs no such care.
+        let jump = above - base > RELATIVE_OFFSET_MAX + 1;
+        let lost = next < above && above > from && !jump && self.rebooted();
         let reason = match next > above {
             true => format!("the next segment begins at offset {above}, inside this one"),
             false => {
                 format!("the next segment begins at offset {above}, and what was before it is gone")
             }
         };
+        let segment = *segment;
         Ok((lost || next > above).then_some(Invalid {
-            base,
+            segment,
             position,
             next,
             reason,
         }))
     }
 
-    /// Opens the active segment, its numbers known up to the place where checking starts.
-    fn open_active(&self, base: Offset, hint: Option<&EndHint>) -> Result<ActiveSegment> {
-        let dir = self.log.dir().as_ref();
-        let resumed = match hint {
-            Some(h) => {
-                let (i, t) = (u64::from(h.index_bytes), u64::from(h.time_index_bytes));
-                ActiveSegment::resume(dir, base, tally_of(h), i, t)
-            }
-            None => self.resume_from_index(base),
-        };
-        match resumed.map_err(|e| self.io(base, e))? {
-            Some(active) => Ok(active),
-            None => ActiveSegment::reset(dir, base).map_err(|e| self.io(base, e)),
-        }
-    }
-
-    /// Keeps the indexes up to the last entry that proves itself, not above D or the recovery point.
-    fn resume_from_index(&self, base: Offset) -> std::io::Result<Option<ActiveSegment>> {
+    /// The place that the active segment's own indexes vouch for: the last entry that proves itself,
+    /// not above D or the broker's recovery point.
+    fn start_from_index(&self, last: &SegmentRef) -> Result<Option<Start>> {
+        let base = last.base();
         let limit = self
             .end
             .durable
             .or(self.recovery_point.filter(|p| *p >= base));
-        let file = self
-            .log
-            .dir()
-            .open(&file_name(base, Kind::Log), Access::Read)?;
-        let proven = self.proven_entry(base, file.as_ref(), limit.unwrap_or(Offset::MAX));
-        let Ok(Some(entry)) = proven else {
-            return Ok(None);
-        };
-        let Some(first) = first_header(file.as_ref())? else {
-            return Ok(None);
-        };
-        let Some(times) = self.read_index(base, Kind::TimeIndex) else {
-            return Ok(None);
-        };
-        let Some(offsets) = self.read_index(base, Kind::OffsetIndex) else {
+        let file = self.log.open_file(&last.log_name())?;
+        let entry = self.proven_entry(last, file.as_ref(), limit.unwrap_or(Offset::MAX))?;
+        let Some(entry) = entry else { return Ok(None) };
+        let first = first_header(file.as_ref()).map_err(|e| self.io(last, e))?;
+        let (Some(first), Some(times), Some(offsets)) = (
+            first,
+            self.read_index(last, Kind::TimeIndex),
+            self.read_index(last, Kind::OffsetIndex),
+        ) else {
             return Ok(None);
         };
         if index::check_times(&times, base).is_err() {
@@ -248,8 +318,8 @@ impl Recovery<'_> {
         let kept: Vec<TimeEntry> = index::entries(&times)
             .take_while(|t: &TimeEntry| t.relative <= entry.relative)
             .collect();
-        let at = index::entries(&offsets).take_while(|e: &OffsetEntry| e.relative < entry.relative);
-        let index_bytes = (at.count() + 1) * OffsetEntry::BYTES;
+        let before = |e: &OffsetEntry| e.relative < entry.relative;
+        let count = index::entries(&offsets).take_while(before).count() + 1;
         let max = kept
             .last()
             .map_or((TimestampMs::NONE, base), |t| (t.timestamp, t.offset(base)));
@@ -263,21 +333,26 @@ impl Recovery<'_> {
             // Not looked at: a snapshot too many costs little, a missing one a producer's place.
             has_producers: true,
         };
-        let (i, t) = (index_bytes as u64, (kept.len() * TimeEntry::BYTES) as u64);
-        ActiveSegment::resume(self.log.dir().as_ref(), base, tally, i, t)
+        Ok(Some(Start {
+            tally,
+            index_bytes: (count * OffsetEntry::BYTES) as u64,
+            time_index_bytes: (kept.len() * TimeEntry::BYTES) as u64,
+            hinted: false,
+        }))
     }
 
     /// The last index entry not above `limit` whose batch stands where it says, checksum and all.
     fn proven_entry(
         &self,
-        base: Offset,
+        segment: &SegmentRef,
         log: &dyn File,
         limit: Offset,
     ) -> Result<Option<OffsetEntry>> {
-        let Some(bytes) = self.read_index(base, Kind::OffsetIndex) else {
+        let base = segment.base();
+        let Some(bytes) = self.read_index(segment, Kind::OffsetIndex) else {
             return Ok(None);
         };
-        let len = log.len().map_err(|e| self.io(base, e))?;
+        let len = log.len().map_err(|e| self.io(segment, e))?;
         if index::check_offsets(&bytes, base, len).is_err() {
             return Ok(None);
         }
@@ -289,28 +364,23 @@ impl Recovery<'_> {
             .filter(|e| e.offset(base) <= limit)
             .take(4)
         {
-            let proves = prove(log, entry, base, &self.limits).map_err(|e| self.io(base, e))?;
-            if proves {
+            if prove(log, entry, base, &self.limits).map_err(|e| self.io(segment, e))? {
                 return Ok(Some(*entry));
             }
         }
         Ok(None)
     }
 
-    fn read_index(&self, base: Offset, kind: Kind) -> Option<Vec<u8>> {
-        let file = self.log.open_file(&file_name(base, kind)).ok()?;
+    fn read_index(&self, segment: &SegmentRef, kind: Kind) -> Option<Vec<u8>> {
+        let file = self.log.open_file(&segment.index_name(kind)).ok()?;
         read_small(file.as_ref(), INDEX_BYTES_MAX as u64 + 64).ok()
     }
 
-    /// Checks and counts the batches behind what is counted already.
-    fn check_active(&self, active: &mut ActiveSegment, hinted: bool) -> Result<Option<Invalid>> {
-        let base = active.base();
-        let len = active.refresh_len().map_err(|e| self.io(base, e))?;
-        let tally = *active.tally();
-        if tally.position.0 == len {
-            return Ok(None);
-        }
-        let file = self.log.open_file(&file_name(base, Kind::Log))?;
+    /// Checks the batches from `start` on, changing nothing.
+    fn check_active(&self, last: &SegmentRef, start: &Start) -> Result<Option<Invalid>> {
+        let (base, tally) = (last.base(), &start.tally);
+        let file = self.log.open_file(&last.log_name())?;
+        let len = file.len().map_err(|e| self.io(last, e))?;
         let (next, from) = (tally.next_offset, tally.position);
         let span = Span {
             base,
@@ -319,35 +389,96 @@ impl Recovery<'_> {
             end: Position(len),
         };
         let mut scanner = Scanner::new(file.clone(), span, self.limits);
-        let invalid =
-            self.run_scanner(&mut scanner, base, |header, _| active.note(&noted(header)))?;
-        if invalid.is_some() || hinted || scanner.position().0 >= len {
-            return Ok(invalid);
+        if let Some(invalid) = self.run_scanner(&mut scanner, last, |_| ())? {
+            return Ok(Some(invalid));
         }
-        // Zeros, then. In this boot the page cache is the truth and a zero length is the end; after
-        // a crash of the host something may lie behind them.
-        let (position, next) = (scanner.position(), active.tally().next_offset);
-        let zero =
-            is_zero(file.as_ref(), position, Position(len)).map_err(|e| self.place(base, e))?;
+        let (position, next, segment) = (scanner.position(), scanner.next_offset(), *last);
+        if let Some(d) = self.end.durable.filter(|d| *d > next) {
+            return Err(self.below_durable(next, d));
+        }
+        // Zeros, or nothing. In this boot the page cache is the truth and a zero length is the end;
+        // after a crash of the host something may lie behind them.
+        let end = Position(len);
+        if start.hinted || is_zero(file.as_ref(), position, end).map_err(|e| self.place(last, e))? {
+            return Ok(None);
+        }
         let reason = "data behind zeros".to_string();
-        Ok((!zero).then_some(Invalid {
-            base,
+        Ok(Some(Invalid {
+            segment,
             position,
             next,
             reason,
         }))
     }
 
+    /// Opens the active segment for writing, counts and indexes what was checked, and cuts what is to
+    /// be cut: indexes and other derived state first, the log last.
+    fn open_active(
+        &self,
+        last: &SegmentRef,
+        start: &Start,
+        cut: Option<&Lost>,
+    ) -> Result<ActiveSegment> {
+        let (dir, base) = (self.log.dir().as_ref(), last.base());
+        let io = |e| self.io(last, e);
+        let (index, times) = (start.index_bytes, start.time_index_bytes);
+        let resumed = ActiveSegment::resume(dir, base, start.tally, index, times).map_err(io)?;
+        let mut active = match resumed {
+            Some(active) => active,
+            None => ActiveSegment::reset(dir, base).map_err(io)?,
+        };
+        let len = active.refresh_len().map_err(io)?;
+        let end = cut.map_or(Position(len), |c| c.position);
+        let (next, from) = (active.tally().next_offset, active.tally().position);
+        let span = Span {
+            base,
+            next,
+            from,
+            end,
+        };
+        let mut scanner = Scanner::new(active.log().clone(), span, self.limits);
+        self.run_scanner(&mut scanner, last, |header| active.note(&noted(header)))?;
+        if let Some(cut) = cut {
+            active.flush().map_err(io)?;
+            self.cut_derived(last, cut.offset)?;
+            active.cut_tail().map_err(io)?;
+        }
+        Ok(active)
+    }
+
+    /// Removes what speaks of offsets from `end` on: snapshots, leader epochs, aborted transactions.
+    fn cut_derived(&self, last: &SegmentRef, end: Offset) -> Result<()> {
+        let dir = self.log.dir().as_ref();
+        let io = |e| self.io(last, e);
+        for name in dir.list().map_err(io)? {
+            let snapshot = names::parse(&name).filter(|f| f.kind == Kind::Snapshot);
+            if snapshot.is_some_and(|f| f.base > end) {
+                unlink_if_there(dir, &name).map_err(io)?;
+            }
+        }
+        epoch::truncate(dir, end)?;
+        let name = last.index_name(Kind::TxnIndex);
+        let file = match dir.open(&name, Access::Write) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            file => file.map_err(io)?,
+        };
+        let bytes = read_small(file.as_ref(), INDEX_BYTES_MAX as u64)?;
+        let kept = index::entries(&bytes)
+            .take_while(|e: &TxnEntry| e.last_offset < end)
+            .count();
+        file.set_len((kept * TxnEntry::BYTES) as u64).map_err(io)
+    }
+
     /// Feeds every batch to `note`; the first invalid byte, if there is one before the end.
     fn run_scanner(
         &self,
         scanner: &mut Scanner,
-        base: Offset,
-        mut note: impl FnMut(&BatchHeader, Position),
+        segment: &SegmentRef,
+        mut note: impl FnMut(&BatchHeader),
     ) -> Result<Option<Invalid>> {
         let reason = loop {
-            match scanner.next().map_err(|e| self.place(base, e))? {
-                Scan::Batch(batch, position) => note(batch.header(), position),
+            match scanner.next().map_err(|e| self.place(segment, e))? {
+                Scan::Batch(batch, _) => note(batch.header()),
                 Scan::End(end) if end.tail == Tail::Partial => break "batch cut short".to_string(),
                 Scan::End(_) => return Ok(None),
                 Scan::Bad(bad) => break bad.defect.reason,
@@ -355,7 +486,7 @@ impl Recovery<'_> {
         };
         let (position, next) = (scanner.position(), scanner.next_offset());
         Ok(Some(Invalid {
-            base,
+            segment: *segment,
             position,
             next,
             reason,
@@ -363,39 +494,43 @@ impl Recovery<'_> {
     }
 
     /// Decides by the table above; `later` are the segments after the one with the invalid byte.
-    fn judge(&self, at: &Invalid, later: &[Offset]) -> Result<Verdict> {
-        let file = self.log.open_file(&file_name(at.base, Kind::Log))?;
-        let len = file.len().map_err(|e| self.io(at.base, e))?;
+    fn judge(
+        &self,
+        at: &Invalid,
+        later: &[SegmentRef],
+        maintenance: &mut Option<LockFile>,
+    ) -> Result<Verdict> {
+        let file = self.log.open_file(&at.segment.log_name())?;
+        let len = file.len().map_err(|e| self.io(&at.segment, e))?;
         let lost = Lost {
-            segment: at.base,
+            segment: at.segment.base(),
             position: at.position,
             bytes: len.saturating_sub(at.position.0),
             offset: at.next,
             reason: at.reason.clone(),
         };
-        let durable = self.end.durable.unwrap_or(Offset::ZERO);
-        if at.next < durable {
-            return Err(self.corrupt(at, format!("below the durable offset {durable}")));
+        if let Some(d) = self.end.durable.filter(|d| at.next < *d) {
+            return Err(self.corrupt(at, format!("offsets below {d} were durable")));
         }
-        let span = Span {
-            base: at.base,
-            next: at.next,
-            from: at.position + 1,
-            end: Position(len),
-        };
-        let found =
-            resync(file.as_ref(), &span, &self.limits).map_err(|e| self.place(at.base, e))?;
-        let torn = later.is_empty() && found == Resync::None;
-        if torn && !self.rebooted() {
-            return Ok(Verdict::Cut(lost));
-        }
+        let torn = later.is_empty() && !self.data_follows(at, &file, len)?;
         if !self.rebooted() {
-            return Err(self.corrupt(at, "valid data follows".to_string()));
+            return match torn {
+                true => Ok(Verdict::Cut(lost)),
+                false => Err(self.corrupt(at, "valid data follows".to_string())),
+            };
+        }
+        if !later.is_empty() && maintenance.is_none() {
+            // Sealed segments are maintenance's: look again when it cannot be at work.
+            *maintenance = Some(self.lock_maintenance()?);
+            return Ok(Verdict::Again(Vec::new()));
         }
         let keep = LostFound::open(self.host, self.logd_dir)?;
         let mut moved = Vec::new();
-        for base in later.iter().rev() {
-            let gone = self.whole_segment(*base, &lost)?;
+        for segment in later.iter().rev() {
+            if segment.log.state != State::Plain {
+                return Err(self.corrupt(at, "an unfinished swap follows".to_string()));
+            }
+            let gone = self.whole_segment(segment, &lost)?;
             keep.keep_segment(self.log.dir().as_ref(), &gone)?;
             moved.push(gone);
         }
@@ -404,41 +539,75 @@ impl Recovery<'_> {
         }
         match keep.keep_bytes(file.as_ref(), &lost) {
             // A torn tail was acknowledged to nobody; a full disk must not stop a log from opening.
-            Err(e) if !torn || e.raw_os_error() != Some(nix::libc::ENOSPC) => Err(e),
+            Err(e) if !torn || !is_full(&e) => Err(e),
             _ => Ok(Verdict::Cut(lost)),
         }
     }
 
-    fn whole_segment(&self, base: Offset, cause: &Lost) -> Result<Lost> {
-        let name = file_name(base, Kind::Log);
-        let meta = self.log.dir().stat(&name).map_err(|e| self.io(base, e))?;
+    /// Whether a valid batch with a higher offset stands behind an invalid byte of the active segment.
+    ///
+    /// The torn batch itself may carry batches as its payload; those prove nothing. Where its header
+    /// can be read, what lies inside it is passed over; where it runs past the end of the file, only
+    /// a batch that begins right after its last offset would show that its length is what is wrong.
+    fn data_follows(&self, at: &Invalid, file: &Arc<dyn File>, len: u64) -> Result<bool> {
+        let io = |e| self.io(&at.segment, e);
+        let base = at.segment.base();
+        let mut head = [0; BATCH_HEADER_BYTES];
+        let n = file.read_full_at(&mut head, at.position.0).map_err(io)?;
+        let header = BatchHeader::parse(head.get(..n).unwrap_or_default())
+            .ok()
+            .filter(|h| {
+                h.magic == 2
+                    && h.base_offset == at.next
+                    && h.last_offset >= h.base_offset
+                    && n == head.len()
+            });
+        let whole = header
+            .as_ref()
+            .filter(|h| at.position.0 + h.size as u64 <= len);
+        let from = at.position + whole.map_or(1, |h| h.size as u64);
+        let span = Span {
+            base,
+            next: at.next,
+            from,
+            end: Position(len),
+        };
+        let found =
+            resync(file.as_ref(), &span, &self.limits).map_err(|e| self.place(&at.segment, e))?;
+        let cut_short = header.as_ref().filter(|_| whole.is_none());
+        Ok(match (found, cut_short) {
+            (Resync::None, _) => false,
+            (Resync::Found(_, first), Some(h)) => first == h.last_offset.next(),
+            (Resync::GaveUp(_), Some(_)) => false,
+            _ => true,
+        })
+    }
+
+    fn lock_maintenance(&self) -> Result<LockFile> {
+        let lock = LockFile::open(self.logd_dir, files::MAINTENANCE_LOCK)?;
+        match lock.acquire(self.logd_dir, Wait::No)? {
+            true => Ok(lock),
+            false => Err(Error::new(ErrorKind::Locked, "maintenance is under way")
+                .at_path(self.log.dir().path())),
+        }
+    }
+
+    fn whole_segment(&self, segment: &SegmentRef, cause: &Lost) -> Result<Lost> {
+        let meta = self
+            .log
+            .dir()
+            .stat(&segment.log_name())
+            .map_err(|e| self.io(segment, e))?;
         Ok(Lost {
-            segment: base,
+            segment: segment.base(),
             position: Position(0),
             bytes: meta.map_or(0, |m| m.len),
-            offset: base,
+            offset: segment.base(),
             reason: format!(
                 "offset {} before it is gone: {}",
                 cause.offset, cause.reason
             ),
         })
-    }
-
-    /// Cuts the active segment: entries first, which were gathered up to the cut only, then the log.
-    fn cut(&self, active: &mut ActiveSegment, lost: &Lost) -> Result<()> {
-        active
-            .flush()
-            .and_then(|()| active.cut_tail())
-            .map_err(|e| self.io(lost.segment, e))
-    }
-
-    /// The log must not end below what was promised.
-    fn check_durable(&self, active: &ActiveSegment) -> Result<()> {
-        let end = active.tally().next_offset;
-        match self.end.durable {
-            Some(d) if d > end => Err(self.below_durable(end)),
-            _ => Ok(()),
-        }
     }
 
     /// Whether the host rebooted since the last write that is on record.
@@ -448,7 +617,7 @@ impl Recovery<'_> {
 
     fn corrupt(&self, at: &Invalid, why: String) -> Error {
         Error::data(format!("{}, and {why}; nothing was changed", at.reason))
-            .at_path(self.log.path_of(&file_name(at.base, Kind::Log)))
+            .at_path(self.log.path_of(&at.segment.log_name()))
             .at_offset(at.next.0)
             .at_position(at.position.0)
             .hint(format!(
@@ -457,8 +626,7 @@ impl Recovery<'_> {
             ))
     }
 
-    fn below_durable(&self, end: Offset) -> Error {
-        let durable = self.end.durable.unwrap_or(Offset::ZERO);
+    fn below_durable(&self, end: Offset, durable: Offset) -> Error {
         let why =
             format!("the log ends at offset {end}, but everything below {durable} was durable");
         Error::new(ErrorKind::Data, why)
@@ -469,13 +637,33 @@ impl Recovery<'_> {
             ))
     }
 
-    fn io(&self, base: Offset, e: std::io::Error) -> Error {
-        self.place(base, Error::io("cannot recover", e))
+    fn io(&self, segment: &SegmentRef, e: std::io::Error) -> Error {
+        self.place(segment, Error::io("cannot recover", e))
     }
 
-    fn place(&self, base: Offset, e: Error) -> Error {
-        e.at_path(self.log.path_of(&file_name(base, Kind::Log)))
+    fn place(&self, segment: &SegmentRef, e: Error) -> Error {
+        e.at_path(self.log.path_of(&segment.log_name()))
     }
+}
+
+impl Start {
+    /// The segment's beginning, nothing known.
+    fn empty(base: Offset) -> Start {
+        Start {
+            tally: Tally::empty(base),
+            index_bytes: 0,
+            time_index_bytes: 0,
+            hinted: false,
+        }
+    }
+}
+
+/// Whether an error says that there is no room.
+fn is_full(e: &Error) -> bool {
+    matches!(
+        e.raw_os_error(),
+        Some(nix::libc::ENOSPC | nix::libc::EDQUOT)
+    )
 }
 
 /// What a checked batch adds to its segment's numbers.

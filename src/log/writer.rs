@@ -42,7 +42,7 @@ use crate::log::producers::Producers;
 use crate::log::recovery::{Recovery, tally_of};
 use crate::log::sync::Syncer;
 use crate::log::{epoch, failed, files};
-use crate::segment::active::{ActiveSegment, Noted, RollLimits};
+use crate::segment::active::{ActiveSegment, Noted, RELATIVE_OFFSET_MAX, RollLimits};
 use crate::sys::{Dir, File, FsKind, Host, Wait};
 
 /// Longest time the append lock is held while input keeps coming.
@@ -173,7 +173,7 @@ impl Writer {
             )
             .at_path(self.path()));
         }
-        match self.prepare() {
+        match self.prepare().and_then(|()| self.refuse_last_offsets()) {
             Ok(()) => {
                 let next = self.state()?.active.tally().next_offset;
                 Ok(Hold {
@@ -214,6 +214,18 @@ impl Writer {
             return Ok(());
         }
         self.recover(end)
+    }
+
+    /// Offsets end at 2^63; a log that comes near takes no more, rather than count wrong.
+    fn refuse_last_offsets(&mut self) -> Result<()> {
+        let next = self.state()?.active.tally().next_offset;
+        match next.0 > i64::MAX - (1 << 40) {
+            true => Err(
+                Error::data(format!("offset {next}: there are hardly any offsets left"))
+                    .at_path(self.path()),
+            ),
+            false => Ok(()),
+        }
     }
 
     fn refuse_copies(&self) -> Result<()> {
@@ -297,7 +309,7 @@ impl Writer {
             .write_note(self.host.as_ref(), &self.options.command);
         self.state = None;
         self.producers = None;
-        let recovery = Recovery {
+        let mut recovery = Recovery {
             host: self.host.as_ref(),
             log: &self.log,
             logd_dir: self.logd_dir.as_ref(),
@@ -315,7 +327,20 @@ impl Writer {
             active: recovered.active,
         };
         self.state = Some(state);
-        self.write_hint()
+        // Retention by a broker may have moved the log start past what is there.
+        let start = self.log.start_offset(&self.log.segments()?)?;
+        if next < start {
+            self.roll(start)?;
+        }
+        self.write_hint()?;
+        if end.hint.is_none() && end.durable.is_none() {
+            // From here on it must be known in which boot unsynced pages were written.
+            let synced = self.end_file.sync().and_then(|()| self.logd_dir.sync());
+            synced
+                .and_then(|()| self.log.dir().sync())
+                .map_err(|e| self.io(e))?;
+        }
+        Ok(())
     }
 
     fn state(&mut self) -> Result<&mut WriteState> {
@@ -641,7 +666,11 @@ impl Hold<'_> {
         let last_offset = base + i64::from(batch.last_offset_delta);
         let active = &self.writer.state()?.active;
         if active.must_roll(&roll, &active.ahead(), batch, last_offset) {
-            self.writer.roll(base)?;
+            // Named after the log end, so that no gap is left between segments, unless the jump is too
+            // wide for one segment.
+            let end = active.tally().next_offset;
+            let wide = last_offset - end > RELATIVE_OFFSET_MAX;
+            self.writer.roll(if wide { base } else { end })?;
         }
         let state = self.writer.state()?;
         stamp(bytes, base, state.epoch);
