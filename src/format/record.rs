@@ -208,35 +208,30 @@ pub(super) fn write_record(
     offset_delta: i32,
     record: &NewRecord<'_>,
 ) {
-    let offset_delta = i64::from(offset_delta);
-    let key_len = signed_len(record.key);
-    let value_len = signed_len(record.value);
-    let headers_len = headers_len(record.headers);
-    let body = 1
-        + varint_len(timestamp_delta)
-        + varint_len(offset_delta)
-        + varint_len(key_len)
-        + record.key.map_or(0, <[u8]>::len)
-        + varint_len(value_len)
-        + record.value.map_or(0, <[u8]>::len)
-        + headers_len;
-    out.reserve(body + 5);
     let mut s = Small::new();
-    s.varint(body as i64);
     s.byte(0);
     s.varint(timestamp_delta);
-    s.varint(offset_delta);
-    s.varint(key_len);
-    if let Some(key) = record.key {
-        out.extend_from_slice(s.as_slice());
-        out.extend_from_slice(key);
-        s = Small::new();
+    s.varint(i64::from(offset_delta));
+    s.varint(signed_len(record.key));
+    let value_len = signed_len(record.value);
+    let value = record.value.unwrap_or_default();
+    match record.key {
+        None => {
+            s.varint(value_len);
+            s.put_in_front((s.len() + value.len() + headers_len(record.headers)) as i64);
+            out.reserve(s.len() + value.len() + 1);
+            out.extend_from_slice(s.as_slice());
+        }
+        Some(key) => {
+            let key_and_value = key.len() + varint_len(value_len) + value.len();
+            s.put_in_front((s.len() + key_and_value + headers_len(record.headers)) as i64);
+            out.reserve(s.len() + key_and_value + 1);
+            out.extend_from_slice(s.as_slice());
+            out.extend_from_slice(key);
+            write_varint(out, value_len);
+        }
     }
-    s.varint(value_len);
-    out.extend_from_slice(s.as_slice());
-    if let Some(value) = record.value {
-        out.extend_from_slice(value);
-    }
+    out.extend_from_slice(value);
     if record.headers.is_empty() {
         out.push(0);
     } else {
@@ -249,7 +244,11 @@ fn signed_len(bytes: Option<&[u8]>) -> i64 {
     bytes.map_or(-1, |b| b.len() as i64)
 }
 
+#[inline(always)]
 fn headers_len(headers: &[Header<'_>]) -> usize {
+    if headers.is_empty() {
+        return 1;
+    }
     let each = |&(k, v): &Header<'_>| {
         varint_len(k.len() as i64) + k.len() + varint_len(signed_len(v)) + v.map_or(0, <[u8]>::len)
     };

@@ -89,9 +89,11 @@ fn zigzag(n: i64) -> u64 {
     ((n << 1) ^ (n >> 63)).cast_unsigned()
 }
 
-/// A few varints and bytes gathered on the stack, so that a record's framing is one copy.
+/// A few varints and bytes gathered on the stack, so that a record's framing is one copy. Room is
+/// left in front for a length that is known last.
 pub struct Small {
     bytes: [u8; Small::CAPACITY],
+    start: usize,
     len: usize,
 }
 
@@ -105,8 +107,31 @@ impl Small {
     pub fn new() -> Small {
         Small {
             bytes: [0; Small::CAPACITY],
-            len: 0,
+            start: VARINT_BYTES_MAX,
+            len: VARINT_BYTES_MAX,
         }
+    }
+
+    /// Bytes added so far.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len - self.start
+    }
+
+    /// Whether nothing was added.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Puts `n`, of at most 32 bits, as a varint in front of everything; once.
+    #[inline(always)]
+    pub fn put_in_front(&mut self, n: i64) {
+        let end = self.len;
+        self.start = VARINT_BYTES_MAX.saturating_sub(varint_len(n));
+        self.len = self.start;
+        self.varint(n);
+        self.len = end;
     }
 
     /// Adds one byte. More than fits is dropped (our own callers never do that).
@@ -132,7 +157,7 @@ impl Small {
     /// What was added.
     #[inline(always)]
     pub fn as_slice(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
+        self.bytes.get(self.start..self.len).unwrap_or_default()
     }
 }
 
@@ -170,6 +195,22 @@ mod tests {
                     assert_eq!(read_varint(&out, 0), Ok((small, out.len())));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_length_goes_in_front_of_what_it_counts() {
+        for n in [0, 63, 64, 8191, 8192, i64::from(i32::MAX)] {
+            let mut s = Small::new();
+            s.byte(7);
+            s.varint(300);
+            assert_eq!(s.len(), 3);
+            s.put_in_front(n);
+            let mut want = Vec::new();
+            write_varint(&mut want, n);
+            want.push(7);
+            write_varint(&mut want, 300);
+            assert_eq!(s.as_slice(), want);
         }
     }
 
