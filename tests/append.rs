@@ -556,6 +556,17 @@ fn unique_drops_repeats_of_an_id() {
         (Some(2), Some(1))
     );
     assert_eq!(values(&dir, "t-0"), ["1", "2"]);
+    // The next run knows what the last one took.
+    append(&dir, &["-K", ";", "--unique", "1h", "t"], b"b;4\nc;5\n");
+    assert_eq!(values(&dir, "t-0"), ["1", "2", "5"]);
+    append(&dir, &["-K", ";", "--unique", "1ms", "t"], b"b;6\n");
+    assert_eq!(values(&dir, "t-0"), ["1", "2", "5", "6"]);
+    let json = |id: u32| format!("{{\"value\":\"{{\\\"id\\\":{id}}}\"}}\n");
+    let words = ["-F", "json", "--unique", "1h", "--id-from", "json:/id", "t"];
+    for id in [1, 2, 1, 2] {
+        append(&dir, &words, json(id).as_bytes());
+    }
+    assert_eq!(values(&dir, "t-0").len(), 6);
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | [`source`] | stdin or files as one run of bytes; is more ready |
 //! | [`run`] | the reading loop: input to records to lanes, and every way it ends |
-//! | [`accept`], [`once`], [`unique`] | which partition, and whether at all |
+//! | [`accept`], [`once`], [`unique`], `seed` | which partition, and whether at all |
 //! | [`pack`] | records into batches, batches into parcels |
 //! | [`pipeline`] | inline or over a queue to a thread; the background sync |
 //! | [`squeeze`] | compression on all cores |
@@ -34,6 +34,7 @@ pub mod pack;
 pub mod pipeline;
 pub mod rejects;
 mod run;
+mod seed;
 pub mod source;
 pub mod squeeze;
 pub mod stage;
@@ -53,7 +54,7 @@ use self::origin::Span;
 use self::pack::{Packer, Shape};
 use self::pipeline::{Background, Pipeline};
 use self::rejects::Rejects;
-use self::run::{Conditions, Reading, Run};
+use self::run::{After, Conditions, Reading, Run};
 use self::source::Source;
 use self::squeeze::Squeezer;
 use self::stage::{Stage, StageOptions, sync_all};
@@ -213,7 +214,10 @@ pub fn append(
         }
     }
     let counts = once.as_ref().map(Once::counts);
-    let unique = options.unique.map(Window::new);
+    let unique = match options.unique {
+        Some(span) => Some(window(host, writers, span, &options.input)?),
+        None => None,
+    };
     let gate = Gatekeeper::new(writers.len(), options.partitioner, counts.clone(), unique);
     let state = Reading::new(next_offsets);
     let setup = Setup {
@@ -225,6 +229,27 @@ pub fn append(
         state,
     };
     setup.run(writers, streams, once.as_ref())
+}
+
+/// The window of `--unique` as an earlier run left it. IDs in columns of a table are not found in
+/// what is stored, unless they are the keys.
+fn window(
+    host: &Arc<dyn Host>,
+    writers: &mut [Writer],
+    span: Duration,
+    input: &InputOptions,
+) -> Result<Window> {
+    let id = input
+        .id_from
+        .as_ref()
+        .filter(|id| Some(*id) != input.key_from.as_ref());
+    let mut window = Window::new(span);
+    for w in writers.iter_mut() {
+        // Recovers what has to be recovered, so that the tail can be read.
+        w.hold()?.release()?;
+        seed::seed(host, w.path(), span, id, &mut window)?;
+    }
+    Ok(window)
 }
 
 /// Everything a run needs that is ready before it begins.
@@ -254,58 +279,25 @@ impl Setup<'_> {
         let seekable = source.is_seekable();
         let keep = tee.is_some() || (spill.is_some() && !seekable);
         let kept = keep.then(|| Arc::new(Kept::new(source.position(), tee)));
-        let lanes = writers.len();
-        let ledger = Ledger::new(lanes, source.position(), spill.is_some(), kept.clone());
+        let ledger = Ledger::new(
+            writers.len(),
+            source.position(),
+            spill.is_some(),
+            kept.clone(),
+        );
         let stage = Stage::new(writers, &ledger, self.stage_options(), options.exclusive)?;
         let syncers = stage.syncers();
-        let background = match options.sync {
-            SyncWhen::Every(every) => Some(Background::new(every, syncers.clone())),
-            _ => None,
-        };
         let stage = Mutex::new(stage);
-        let (shape, step) = (self.shape(ledger.exact()), self.step());
-        let squeezer = shape
-            .compressed
-            .then(|| Arc::new(Squeezer::new(options.compression)));
-        let mut packer = Packer::new(shape, lanes);
-        if let (Some(counts), Some(name)) = (&self.counts, &options.once) {
-            for (lane, count) in counts.iter().enumerate() {
-                packer.set_producer(lane, producer_id(name), *count);
-            }
-        }
-        let (result, mut after) = std::thread::scope(|scope| {
-            let background = background.as_ref();
-            let mut run = Run {
-                with: self.conditions(&ledger, kept.as_deref()),
-                source,
-                input: self.input,
-                gate: self.gate,
-                rejects: rejects.as_deref_mut(),
-                packer,
-                pipeline: Pipeline::new(scope, &stage, &ledger, squeezer, background, step),
-                state: self.state,
-            };
-            let result = run.run();
-            let after = run.finish();
-            if let Some(background) = background {
-                background.stop();
-            }
-            (result, after)
-        });
+        let (result, mut after) = self.drive(source, rejects.as_deref_mut(), &stage, &ledger);
         if options.sync != SyncWhen::Never {
             sync_all(&ledger, &syncers);
         }
         ledger.settle();
-        let mut further = Vec::new();
         let stage = stage.into_inner().unwrap_or_else(PoisonError::into_inner);
-        further.extend(stage.close().err());
+        let mut further: Vec<Error> = stage.close().err().into_iter().collect();
         further.extend(rejects.as_ref().and_then(|r| r.sync().err()));
-        let tallies = ledger.tallies();
         if let Some(once) = once.filter(|_| options.sync != SyncWhen::Never) {
-            for (lane, t) in tallies.iter().enumerate() {
-                let last = t.offsets.map_or(Offset::ZERO, |(_, next)| next + -1);
-                further.extend(once.save(lane, t.records, last).err());
-            }
+            further.extend(save_counts(once, &ledger.tallies()));
         }
         if let Some(out) = spill {
             let mut spans = ledger.unacknowledged();
@@ -318,18 +310,54 @@ impl Setup<'_> {
             (None, Ok(end)) => end,
             (Some(e), _) | (None, Err(e)) => End::Failed(e),
         };
-        let acknowledged: u64 = tallies.iter().map(|t| t.bytes).sum();
+        let rejected = rejects.as_ref().map_or(0, |r| r.count());
         let read = source.position().saturating_sub(options.skip_bytes);
-        Ok(Report {
-            tallies,
-            unacknowledged: read.saturating_sub(acknowledged + after.settled_bytes),
-            frontier: ledger.frontier(),
-            skipped: after.skipped,
-            repeated: after.repeated,
-            forgot: after.forgot,
-            rejected: rejects.as_ref().map_or(0, |r| r.count()),
-            end,
-            further,
+        Ok(report(&ledger, &after, read, rejected, end, further))
+    }
+
+    /// Reads and writes until the input ends, one way or another.
+    fn drive(
+        self,
+        source: &mut Source,
+        rejects: Option<&mut Rejects>,
+        stage: &Mutex<Stage<'_>>,
+        ledger: &Ledger,
+    ) -> (Result<End>, After) {
+        let options = self.options;
+        let lock = || stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let background = match options.sync {
+            SyncWhen::Every(every) => Some(Background::new(every, lock().syncers())),
+            _ => None,
+        };
+        let shape = self.shape(ledger.exact());
+        let squeezer = shape
+            .compressed
+            .then(|| Arc::new(Squeezer::new(options.compression)));
+        let mut packer = Packer::new(shape, lock().lanes());
+        if let (Some(counts), Some(name)) = (&self.counts, &options.once) {
+            for (lane, count) in counts.iter().enumerate() {
+                packer.set_producer(lane, producer_id(name), *count);
+            }
+        }
+        std::thread::scope(|scope| {
+            let background = background.as_ref();
+            let step = self.step();
+            let mut run = Run {
+                with: self.conditions(ledger),
+                source,
+                input: self.input,
+                gate: self.gate,
+                rejects,
+                packer,
+                pipeline: Pipeline::new(scope, stage, ledger, squeezer, background, step),
+                state: self.state,
+            };
+            let result = run.run();
+            let after = run.finish();
+            if let Some(background) = background {
+                background.stop();
+            }
+            (result, after)
         })
     }
 
@@ -361,7 +389,7 @@ impl Setup<'_> {
         }
     }
 
-    fn conditions<'r>(&self, ledger: &'r Ledger, kept: Option<&'r Kept>) -> Conditions<'r>
+    fn conditions<'r>(&self, ledger: &'r Ledger) -> Conditions<'r>
     where
         Self: 'r,
     {
@@ -370,7 +398,6 @@ impl Setup<'_> {
         Conditions {
             host: self.host,
             ledger,
-            kept,
             sync: o.sync,
             linger: o.linger,
             keep_offsets: o.input.keep_offsets,
@@ -378,6 +405,38 @@ impl Setup<'_> {
             table_header: table && o.input.header_row && !o.input.whole,
             skip: o.skip_bytes,
         }
+    }
+}
+
+/// Writes down what each partition holds of `--once` now.
+fn save_counts(once: &Once, tallies: &[Tally]) -> Vec<Error> {
+    let save = |(lane, t): (usize, &Tally)| {
+        let last = t.offsets.map_or(Offset::ZERO, |(_, next)| next + -1);
+        once.save(lane, t.records, last).err()
+    };
+    tallies.iter().enumerate().filter_map(save).collect()
+}
+
+fn report(
+    ledger: &Ledger,
+    after: &After,
+    read: u64,
+    rejected: u64,
+    end: End,
+    further: Vec<Error>,
+) -> Report {
+    let tallies = ledger.tallies();
+    let acknowledged: u64 = tallies.iter().map(|t| t.bytes).sum();
+    Report {
+        tallies,
+        unacknowledged: read.saturating_sub(acknowledged + after.settled_bytes),
+        frontier: ledger.frontier(),
+        skipped: after.skipped,
+        repeated: after.repeated,
+        forgot: after.forgot,
+        rejected,
+        end,
+        further,
     }
 }
 

@@ -68,6 +68,19 @@ impl Gatekeeper {
         self.lanes == NonZeroU32::MIN && self.once.is_none() && self.unique.is_none()
     }
 
+    /// The lane of a record that is to be taken; `turn` is the lane that takes records without a key.
+    pub fn admit(
+        &mut self,
+        record: &InputRecord<'_>,
+        now: TimestampMs,
+        turn: usize,
+    ) -> Option<usize> {
+        match self.decide(record, now, turn) {
+            Verdict::Take(lane) => Some(lane),
+            Verdict::Skip | Verdict::Repeat => None,
+        }
+    }
+
     /// Decides about a record; `turn` is the lane that takes records without a key now.
     pub fn decide(&mut self, record: &InputRecord<'_>, now: TimestampMs, turn: usize) -> Verdict {
         if let (Some(window), Some(id)) = (&mut self.unique, record.id.or(record.key))

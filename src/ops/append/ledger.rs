@@ -81,6 +81,8 @@ struct Books {
     accounts: Vec<Account>,
     /// Where each submitted parcel that is not yet written begins, oldest first.
     in_flight: VecDeque<u64>,
+    /// Somebody waits until no more than this are.
+    awaited: Option<usize>,
     lost: Vec<Origin>,
     failure: Option<Error>,
     /// Everything below was looked at; records of it not yet submitted begin at `unpacked`.
@@ -118,6 +120,11 @@ impl Ledger {
             exact,
             kept,
         }
+    }
+
+    /// The input that is kept until it is settled.
+    pub fn kept(&self) -> Option<&Kept> {
+        self.kept.as_deref()
     }
 
     /// Lets go of kept input that is settled: `-T` copies it to stdout. To be called after every
@@ -162,11 +169,13 @@ impl Ledger {
     pub fn wait_for_flight(&self, n: usize) {
         let mut books = self.books();
         while books.in_flight.len() > n {
+            books.awaited = Some(n);
             books = self
                 .changed
                 .wait(books)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+        books.awaited = None;
     }
 
     /// Records of the oldest parcel in flight are in the log, at offsets from `first` up to `next`.
@@ -200,7 +209,8 @@ impl Ledger {
         let mut books = self.books();
         books.in_flight.pop_front();
         books.lost.extend(rest.iter().cloned());
-        if books.in_flight.is_empty() {
+        // Waking nobody would cost a system call all the same.
+        if books.awaited.is_some_and(|n| books.in_flight.len() <= n) {
             self.changed.notify_all();
         }
     }

@@ -174,7 +174,7 @@ impl Packer {
     /// Packs a record, whose input bytes are `span`, for a lane.
     ///
     /// # Errors
-    /// [`Stopped`], from the outlet.
+    /// [`Stopped`], from the outlet; the record is packed all the same, for the account.
     #[inline]
     pub fn push(
         &mut self,
@@ -193,6 +193,7 @@ impl Packer {
         let Some(lane) = self.lanes.get_mut(at) else {
             return Ok(());
         };
+        let mut closed = Ok(());
         if let Some(open) = &mut lane.open {
             if open.size() + bound <= self.shape.batch_bytes {
                 open.push(timestamp, record);
@@ -202,7 +203,7 @@ impl Packer {
                 }
                 return self.close(at, timestamp, out);
             }
-            self.close(at, timestamp, out)?;
+            closed = self.close(at, timestamp, out);
         }
         self.open(at, span, out);
         let Some((lane, open)) = self.lanes.get_mut(at).and_then(Lane::opened) else {
@@ -211,9 +212,9 @@ impl Packer {
         open.push(timestamp, record);
         lane.add(span);
         if open.count() >= self.shape.batch_records || open.size() > self.shape.batch_bytes {
-            return self.close(at, timestamp, out);
+            return closed.and(self.close(at, timestamp, out));
         }
-        Ok(())
+        closed
     }
 
     /// Packs a record that must get `offset`, which lies above those before it in its lane.
@@ -243,8 +244,9 @@ impl Packer {
         let Some(delta) = self.lanes.get(at).map(fits) else {
             return Ok(());
         };
+        let mut closed = Ok(());
         if delta.is_none() {
-            self.close(at, timestamp, out)?;
+            closed = self.close(at, timestamp, out);
             self.open(at, span, out);
             if let Some(lane) = self.lanes.get_mut(at) {
                 lane.base = Some(offset);
@@ -256,9 +258,9 @@ impl Packer {
         open.push_at(delta.unwrap_or(0), timestamp, record);
         lane.add(span);
         if open.count() >= self.shape.batch_records {
-            return self.close(at, timestamp, out);
+            return closed.and(self.close(at, timestamp, out));
         }
-        Ok(())
+        closed
     }
 
     /// Packs a batch as it is stored, whose input bytes are `span`.
@@ -403,5 +405,154 @@ impl Lane {
     fn opened(&mut self) -> Option<(&mut Origin, &mut BatchBuilder)> {
         let open = self.open.as_mut()?;
         Some((&mut self.origin, open))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Limits;
+    use crate::format::batch::{Batch, Scratch};
+    use proptest::prelude::*;
+
+    /// Collects parcels; refuses from the `most`th on.
+    struct Shelf {
+        parcels: Vec<Parcel>,
+        most: usize,
+    }
+
+    impl Outlet for Shelf {
+        fn put(&mut self, parcel: Parcel) -> Result<(), Stopped> {
+            self.parcels.push(parcel);
+            match self.parcels.len() > self.most {
+                true => Err(Stopped),
+                false => Ok(()),
+            }
+        }
+        fn blank(&mut self) -> Option<Parcel> {
+            None
+        }
+    }
+
+    fn shape(batch_bytes: usize, batch_records: i32) -> Shape {
+        Shape {
+            batch_bytes,
+            batch_records,
+            alone: true,
+            compressed: false,
+            append_time: false,
+            exact: true,
+        }
+    }
+
+    /// (records, bytes) of each batch, and all values in order.
+    fn unpack(parcels: &[Parcel]) -> (Vec<(i32, usize)>, Vec<Vec<u8>>) {
+        let (mut batches, mut values) = (Vec::new(), Vec::new());
+        let mut scratch = Scratch::new();
+        for p in parcels {
+            assert_eq!(p.chunk.batches.len(), p.origins.len());
+            for b in &p.chunk.batches {
+                batches.push((b.count, b.size));
+                let batch = Batch::check(&p.chunk.bytes[b.start..b.start + b.size]).unwrap();
+                let records = batch.records(&mut scratch, &Limits::default()).unwrap();
+                values.extend(records.map(|r| r.unwrap().value.unwrap().to_vec()));
+            }
+        }
+        (batches, values)
+    }
+
+    fn spans_of<'o>(origins: impl Iterator<Item = &'o Origin>) -> Vec<Span> {
+        let mut all: Vec<Span> = origins
+            .flat_map(|o| o.spans().collect::<Vec<_>>())
+            .collect();
+        super::super::ledger::merge(&mut all);
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn packer_keeps_order_and_limits_and_accounts_for_every_byte(
+            sizes in proptest::collection::vec(0usize..400, 1..60),
+            batch_bytes in 100usize..1000,
+            batch_records in 1i32..20,
+            most in 0usize..30,
+        ) {
+            let mut packer = Packer::new(shape(batch_bytes, batch_records), 1);
+            let mut shelf = Shelf { parcels: Vec::new(), most };
+            let (mut at, mut pushed, mut stopped) = (0, Vec::new(), false);
+            for (i, size) in sizes.iter().enumerate() {
+                let value = vec![i as u8; *size];
+                let span = Span { start: at, end: at + *size as u64 + 1 };
+                let record = NewRecord { value: Some(&value), ..NewRecord::default() };
+                let result = packer.push(0, TimestampMs(1), &record, span, &mut shelf);
+                (at, stopped) = (span.end, result.is_err());
+                pushed.push(value);
+                if stopped {
+                    break;
+                }
+            }
+            stopped = stopped || packer.flush(TimestampMs(1), &mut shelf).is_err();
+            let origins = shelf.parcels.iter().flat_map(|p| &p.origins);
+            let spans = spans_of(origins.chain(packer.unsent()));
+            prop_assert_eq!(spans, vec![Span { start: 0, end: at }]);
+            let (batches, values) = unpack(&shelf.parcels);
+            prop_assert!(batches.iter().all(|(n, size)| *n <= batch_records && (*size <= batch_bytes || *n == 1)));
+            prop_assert_eq!(&values[..], &pushed[..values.len()]);
+            prop_assert!(stopped || (values.len() == pushed.len() && packer.is_empty()));
+        }
+    }
+
+    #[test]
+    fn records_without_a_key_take_turns_batch_by_batch() {
+        let mut packer = Packer::new(shape(1 << 20, 2), 3);
+        let mut shelf = Shelf {
+            parcels: Vec::new(),
+            most: usize::MAX,
+        };
+        for i in 0..12u64 {
+            let record = NewRecord {
+                value: Some(b"v"),
+                ..NewRecord::default()
+            };
+            let span = Span {
+                start: i,
+                end: i + 1,
+            };
+            let lane = packer.turn();
+            packer
+                .push(lane, TimestampMs(1), &record, span, &mut shelf)
+                .unwrap();
+        }
+        let lanes: Vec<usize> = shelf.parcels.iter().map(|p| p.lane).collect();
+        assert_eq!(lanes, [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn offsets_asked_for_are_offsets_given() {
+        let mut packer = Packer::new(shape(1 << 20, i32::MAX), 1);
+        let mut shelf = Shelf {
+            parcels: Vec::new(),
+            most: usize::MAX,
+        };
+        let far = i64::from(i32::MAX) + 100;
+        for (i, offset) in (0u64..).zip([7, 9, 50, far, far + 1]) {
+            let record = NewRecord {
+                value: Some(b"v"),
+                ..NewRecord::default()
+            };
+            let (start, end) = (i, i + 1);
+            let span = Span { start, end };
+            packer
+                .push_at(0, Offset(offset), TimestampMs(1), &record, span, &mut shelf)
+                .unwrap();
+        }
+        packer.flush(TimestampMs(1), &mut shelf).unwrap();
+        let bases: Vec<i64> = shelf.parcels.iter().map(|p| p.base.unwrap().0).collect();
+        let deltas: Vec<i32> = shelf
+            .parcels
+            .iter()
+            .map(|p| p.chunk.batches[0].last_offset_delta)
+            .collect();
+        assert_eq!((bases, deltas), (vec![7, far], vec![43, 1]));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::accept::{Gatekeeper, Verdict};
+use super::accept::Gatekeeper;
 use super::kept::Kept;
 use super::ledger::Ledger;
 use super::origin::Span;
@@ -33,7 +33,6 @@ const ORIGIN_BYTES_MAX: usize = 4 << 20;
 pub(super) struct Conditions<'r> {
     pub host: &'r Arc<dyn Host>,
     pub ledger: &'r Ledger,
-    pub kept: Option<&'r Kept>,
     pub sync: SyncWhen,
     pub linger: Duration,
     pub keep_offsets: bool,
@@ -168,7 +167,7 @@ impl Run<'_, '_, '_, '_> {
             let start = self.source.start_of_part();
             self.input.restart(skip.saturating_sub(start));
         }
-        if let Some(kept) = self.with.kept {
+        if let Some(kept) = self.with.ledger.kept() {
             kept.restart(skip);
             kept.push(self.state.buf.get(..self.state.hi).unwrap_or_default());
         }
@@ -182,7 +181,7 @@ impl Run<'_, '_, '_, '_> {
         let room = state.buf.get_mut(state.hi..).unwrap_or_default();
         let fill = self.source.read(room)?;
         if let Fill::Bytes(n) = fill {
-            if let Some(kept) = self.with.kept {
+            if let Some(kept) = self.with.ledger.kept() {
                 kept.push(room.get(..n).unwrap_or_default());
             }
             state.hi += n;
@@ -225,79 +224,59 @@ impl Run<'_, '_, '_, '_> {
                 start,
                 end: start + used as u64,
             };
-            match self.input.next(rest, eof) {
-                Step::Record { used, record } if open => {
-                    let timestamp = record.timestamp.map_or(now, TimestampMs);
-                    let span = span(used);
-                    push(
-                        &mut self.packer,
-                        0,
-                        None,
-                        timestamp,
-                        &record,
-                        span,
-                        &mut self.pipeline,
-                    )?;
-                    // Only now: a record the packer refused is still input that was not written.
-                    self.state.lo += used;
-                }
+            let (packer, out) = (&mut self.packer, &mut self.pipeline);
+            let (used, packed) = match self.input.next(rest, eof) {
                 Step::Record { used, record } => {
-                    let span = span(used);
-                    let verdict = self.gate.decide(&record, now, self.packer.turn());
-                    let Verdict::Take(lane) = verdict else {
-                        self.state.lo += used;
-                        self.state.settled_bytes += span.len();
+                    let lane = match open {
+                        true => Some(0),
+                        false => self.gate.admit(&record, now, packer.turn()),
+                    };
+                    let Some(lane) = lane else {
+                        self.state.settle(used);
                         continue;
                     };
                     let offset = match self.with.keep_offsets {
-                        true => Some(self.state.offset(lane, &record, || self.source.name())?),
+                        true => Some(self.state.offset(lane, &record, self.source)?),
                         false => None,
                     };
                     let timestamp = record.timestamp.map_or(now, TimestampMs);
-                    push(
-                        &mut self.packer,
-                        lane,
-                        offset,
-                        timestamp,
-                        &record,
-                        span,
-                        &mut self.pipeline,
-                    )?;
-                    self.state.lo += used;
+                    let span = span(used);
+                    (
+                        used,
+                        push(packer, lane, offset, timestamp, &record, span, out),
+                    )
                 }
                 Step::Batch { used, bytes } => {
-                    let span = span(used);
-                    let lane = self.packer.turn();
-                    let place = || (self.source.name(), start - self.source.start_of_part());
-                    let (sealed, base) =
-                        self.state
-                            .stored(lane, bytes, self.with.keep_offsets, place)?;
-                    self.packer
-                        .push_stored(lane, bytes, sealed, base, span, &mut self.pipeline)?;
-                    self.state.lo += used;
+                    let place = start - self.source.start_of_part();
+                    let keep = self.with.keep_offsets;
+                    let lane = packer.turn();
+                    let stored = self.state.stored(lane, bytes, keep, self.source, place)?;
+                    let (sealed, base) = stored;
+                    (
+                        used,
+                        packer.push_stored(lane, bytes, sealed, base, span(used), out),
+                    )
                 }
                 Step::Header { used } => {
-                    self.state.lo += used;
-                    self.state.settled_bytes += used as u64;
                     if self.state.header.is_empty() {
                         self.state.header = rest.get(..used).unwrap_or_default().to_vec();
                     }
+                    self.state.settle(used);
+                    continue;
                 }
                 Step::Bad(bad) => {
-                    let used = bad.used;
-                    let name = self.source.name();
-                    match &mut self.rejects {
-                        Some(rejects) if !bad.fatal => reject(rejects, &name, &bad)?,
-                        _ => return Err(Stop::Bad(bad.error(&name))),
+                    reject(self.rejects.as_deref_mut(), &self.source.name(), &bad)?;
+                    if let Some(kept) = self.with.ledger.kept() {
+                        kept.leave_out(span(bad.used));
                     }
-                    self.state.lo += used;
-                    self.state.settled_bytes += used as u64;
-                    if let Some(kept) = self.with.kept {
-                        kept.leave_out(span(used));
-                    }
+                    self.state.settle(bad.used);
+                    continue;
                 }
                 Step::NeedMore | Step::End => return Ok(()),
-            }
+            };
+            // Packed in any case: if the run has failed, the ledger has it among what is lost.
+            self.state.lo += used;
+            packed?;
         }
     }
 
@@ -353,7 +332,7 @@ impl Run<'_, '_, '_, '_> {
 
     /// Waits for a sync if what is held for unacknowledged input has become too much.
     fn make_room(&mut self) {
-        let kept = self.with.kept.map_or(0, Kept::len);
+        let kept = self.with.ledger.kept().map_or(0, Kept::len);
         let unread = self.state.hi - self.state.lo;
         let too_much = kept.saturating_sub(unread) > KEPT_BYTES_MAX
             || self.with.ledger.memory() > ORIGIN_BYTES_MAX;
@@ -405,6 +384,12 @@ impl Reading {
         }
     }
 
+    /// Passes over bytes of the input that are no record of this run.
+    fn settle(&mut self, used: usize) {
+        self.lo += used;
+        self.settled_bytes += used as u64;
+    }
+
     /// More room for a record larger than the buffer; the input's own limit bounds it.
     fn grow(&mut self) {
         if self.hi == self.buf.len() {
@@ -417,9 +402,9 @@ impl Reading {
         &mut self,
         lane: usize,
         record: &InputRecord<'_>,
-        name: impl Fn() -> String,
+        source: &Source,
     ) -> std::result::Result<Offset, Stop> {
-        let bad = |why: String| Stop::Bad(Error::data(format!("{}: {why}", name())));
+        let bad = |why: String| Stop::Bad(Error::data(format!("{}: {why}", source.name())));
         let Some(offset) = record.offset.map(Offset) else {
             return Err(bad(
                 "a record without an offset, under --keep-offsets".into()
@@ -445,14 +430,12 @@ impl Reading {
         lane: usize,
         bytes: &[u8],
         keep_offsets: bool,
-        place: impl Fn() -> (String, u64),
+        source: &Source,
+        place: u64,
     ) -> std::result::Result<(SealedBatch, Option<Offset>), Stop> {
         let bad = |at: usize, why: String| {
-            let (name, start) = place();
-            Stop::Bad(Error::data(format!(
-                "{name}: byte {}: {why}",
-                start + at as u64
-            )))
+            let (name, byte) = (source.name(), place + at as u64);
+            Stop::Bad(Error::data(format!("{name}: byte {byte}: {why}")))
         };
         let batch = Batch::check(bytes).map_err(|d| bad(d.at, d.reason))?;
         let header = batch.header();
@@ -508,8 +491,17 @@ fn push(
     }
 }
 
-fn reject(rejects: &mut Rejects, name: &str, bad: &Bad<'_>) -> std::result::Result<(), Stop> {
-    rejects
-        .add(name, bad)
-        .map_err(|e| Stop::Bad(e.with_kind(ErrorKind::Io)))
+/// Puts a malformed record aside, or stops at it.
+fn reject(
+    rejects: Option<&mut Rejects>,
+    name: &str,
+    bad: &Bad<'_>,
+) -> std::result::Result<(), Stop> {
+    match rejects {
+        Some(rejects) if !bad.fatal => {
+            let added = rejects.add(name, bad);
+            added.map_err(|e| Stop::Bad(e.with_kind(ErrorKind::Io)))
+        }
+        _ => Err(Stop::Bad(bad.error(name))),
+    }
 }

@@ -119,6 +119,11 @@ impl<'w> Stage<'w> {
         self.syncers.clone()
     }
 
+    /// Number of partitions.
+    pub fn lanes(&self) -> usize {
+        self.gates.len()
+    }
+
     /// Writes a parcel and whatever `next` has ready; gives emptied parcels `back`.
     pub fn work(
         &mut self,

@@ -296,9 +296,13 @@ fn every_record_is_stored_once_in_order_of_its_key() {
 #[test]
 fn every_failed_call_leaves_an_honest_account() {
     let input = lines(25);
-    for partitions in [1, 3] {
+    for (partitions, by_size) in [(1, false), (3, false), (1, true)] {
         for sync in POLICIES {
-            let o = options(sync);
+            let mut o = options(sync);
+            if by_size {
+                (o.batch_records, o.batch_bytes) = (None, 160);
+                o.exclusive = true;
+            }
             let (from, to) = calls(partitions, &input, &o);
             let faults = [
                 Fault::Errno(ENOSPC),
