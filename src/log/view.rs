@@ -495,6 +495,19 @@ mod tests {
     }
 
     #[test]
+    fn a_torn_batch_is_not_the_end_although_it_is_indexed() {
+        let log = TestLog::new("t-0");
+        log.segment(0)
+            .batch(0, "a")
+            .batch(1, "b")
+            .flip(1, 62)
+            .index()
+            .write();
+        let view = View::of(log.open()).unwrap();
+        assert_eq!(view.end(Limits::default()).unwrap(), Offset(1));
+    }
+
+    #[test]
     fn a_time_that_damage_may_hide_leads_to_the_damage() {
         let log = TestLog::new("t-0");
         log.segment(0)

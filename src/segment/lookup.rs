@@ -3,8 +3,9 @@
 //! Owns the distrust: an index has no checksum, may be missing, stale, preallocated with zeros or
 //! made by an enemy, so what it says is believed only if the log agrees.
 //!
-//! * An offset entry counts if a valid batch stands at its position, and that one, or one behind it
-//!   with nothing but valid batches between, ends at exactly the entry's offset.
+//! * An offset entry counts if a batch header stands at its position, and that batch, or one behind
+//!   it, ends at exactly the entry's offset. (Where several batches were appended at once, the entry
+//!   has the place of the first and the offset of the last.) Checksums are left to whoever reads on.
 //! * A time entry counts if the batch that holds its offset has exactly its timestamp as the largest.
 //!   That no *earlier* record is later, which is what the entry says, cannot be checked without
 //!   reading them; an index that is right in everything else is taken at its word there.
@@ -16,7 +17,7 @@
 //! reads. A map would cost as much in page faults, and the active segment's indexes are cut while
 //! others read them.
 
-use super::scan::{Scan, Scanner, Step};
+use super::scan::{Scan, Scanner, Walk};
 use crate::error::{Error, Result};
 use crate::format::index::{self, Entry, OffsetEntry, TimeEntry};
 use crate::format::{Offset, Position, TimestampMs};
@@ -33,6 +34,25 @@ const ENTRIES_TRIED: usize = 4;
 /// # Errors
 /// A file cannot be read.
 pub fn seek_offset(scanner: &mut Scanner, index: Option<&dyn File>, target: Offset) -> Result<()> {
+    seek(scanner, index, target, true)
+}
+
+/// Moves `scanner` as near to the end of its span as the index knows, before a batch that a scan
+/// then checks: a header alone does not prove that a batch is all there.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn seek_last(scanner: &mut Scanner, index: Option<&dyn File>) -> Result<()> {
+    seek(scanner, index, Offset(i64::MAX - 1), false)
+}
+
+/// As [`seek_offset`]; with `may_pass` behind the batches of an entry if `target` lies behind them.
+fn seek(
+    scanner: &mut Scanner,
+    index: Option<&dyn File>,
+    target: Offset,
+    may_pass: bool,
+) -> Result<()> {
     let base = scanner.base();
     let mut wanted = target;
     for _ in 0..ENTRIES_TRIED {
@@ -43,7 +63,7 @@ pub fn seek_offset(scanner: &mut Scanner, index: Option<&dyn File>, target: Offs
         };
         let Some(entry) = entry else { break };
         let offset = entry.offset(base);
-        if stands_at(scanner, entry.position(), offset)? {
+        if follows(scanner, &entry, may_pass && target > offset)? {
             return Ok(());
         }
         wanted = Offset(offset.0.saturating_sub(1));
@@ -52,21 +72,24 @@ pub fn seek_offset(scanner: &mut Scanner, index: Option<&dyn File>, target: Offs
     Ok(())
 }
 
-/// Moves `scanner` to `position` if the batch there begins, and it or one soon behind it ends, as an
-/// entry for `offset` says. (Where several batches were appended at once, the entry has the place of
-/// the first and the offset of the last.)
-fn stands_at(scanner: &mut Scanner, position: Position, offset: Offset) -> Result<bool> {
+/// Moves `scanner` to the place of an entry, or `pass`es the batches it speaks of, if the headers
+/// from there on bear it out.
+fn follows(scanner: &mut Scanner, entry: &OffsetEntry, pass: bool) -> Result<bool> {
+    let (base, offset) = (scanner.base(), entry.offset(scanner.base()));
+    let position = entry.position();
     if position >= scanner.end() {
         return Ok(false);
     }
-    let base = scanner.base();
     scanner.seek(position, base);
-    while let Step::Batch(_) = scanner.step()? {
-        let end = scanner.next_offset();
-        if end > offset {
-            scanner.seek(position, base);
-            return Ok(end == offset.next());
+    let mut walk = scanner.walk();
+    while let Walk::Header(_, _) = walk.next()? {
+        if walk.next_offset() <= offset {
+            continue;
         }
+        if pass {
+            scanner.seek(walk.position(), offset.next());
+        }
+        return Ok(walk.next_offset() == offset.next());
     }
     Ok(false)
 }
@@ -120,14 +143,6 @@ fn holds_time(
             return Ok(header.base_offset <= offset && header.max_timestamp == entry.timestamp);
         }
     }
-}
-
-/// Moves `scanner` as near to the end of its span as the index knows.
-///
-/// # Errors
-/// A file cannot be read.
-pub fn seek_last(scanner: &mut Scanner, index: Option<&dyn File>) -> Result<()> {
-    seek_offset(scanner, index, Offset(i64::MAX - 1))
 }
 
 /// The block of an index in which the last entry lies for which `low` holds, with its neighbours;

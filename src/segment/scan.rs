@@ -184,6 +184,11 @@ impl Scanner {
         self.span.next = next;
     }
 
+    /// A walk over the headers from here on.
+    pub fn walk(&self) -> HeaderWalk {
+        HeaderWalk::new(Arc::clone(&self.file), self.span, self.limits)
+    }
+
     /// Where the next entry begins.
     pub fn position(&self) -> Position {
         self.span.from
@@ -472,7 +477,7 @@ impl Window {
         let left = usize::try_from(end.saturating_sub(pos)).unwrap_or(usize::MAX);
         let need = need.min(left);
         let want = need.max(self.read_bytes).min(left);
-        self.read_bytes = (self.read_bytes * 4).min(self.read_bytes_max);
+        self.read_bytes = (self.read_bytes * 2).min(self.read_bytes_max);
         if self.buf.len() < want {
             self.buf.resize(want, 0);
         }

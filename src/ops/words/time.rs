@@ -11,6 +11,8 @@
 //! Anything finer than a millisecond is cut off. A local time that daylight saving skips or repeats
 //! is read as RFC 5545 says: by the offset in force before the change.
 
+use std::cell::OnceCell;
+
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan, Zoned};
@@ -24,25 +26,37 @@ use crate::format::TimestampMs;
 /// seconds.
 const LAST_MS: i64 = 253_402_300_799_999;
 
-/// What relative times are counted from: a moment and the local time zone.
+/// What relative times are counted from: a moment and the local time zone. The zone is looked for
+/// when a word first needs it: finding it reads a hundred directories.
 #[derive(Clone, Debug)]
-pub struct Now(Zoned);
+pub struct Now {
+    at: Timestamp,
+    zoned: OnceCell<Zoned>,
+}
 
 impl Now {
     /// The moment `now`, in the zone of `$TZ` or else of the machine.
     pub fn new(now: TimestampMs) -> Now {
-        Now::in_zone(now, TimeZone::system())
+        let at = Timestamp::from_millisecond(now.0.min(LAST_MS)).unwrap_or(Timestamp::UNIX_EPOCH);
+        let zoned = OnceCell::new();
+        Now { at, zoned }
     }
 
     /// The moment `now` in `zone`.
     pub fn in_zone(now: TimestampMs, zone: TimeZone) -> Now {
-        let at = Timestamp::from_millisecond(now.0.min(LAST_MS)).unwrap_or(Timestamp::UNIX_EPOCH);
-        Now(at.to_zoned(zone))
+        let now = Now::new(now);
+        let zoned = OnceCell::from(now.at.to_zoned(zone));
+        Now { zoned, ..now }
     }
 
     /// The moment.
     pub fn timestamp(&self) -> TimestampMs {
-        TimestampMs(self.0.timestamp().as_millisecond())
+        TimestampMs(self.at.as_millisecond())
+    }
+
+    fn zoned(&self) -> &Zoned {
+        self.zoned
+            .get_or_init(|| self.at.to_zoned(TimeZone::system()))
     }
 }
 
@@ -112,7 +126,7 @@ fn since_1970(word: &str, text: &str) -> Result<TimestampMs> {
 
 /// The local midnight `days` before today's.
 fn midnight(now: &Now, days: i64) -> Result<i64> {
-    now.0
+    now.zoned()
         .checked_sub(days.days())
         .and_then(|day| day.start_of_day())
         .map(|z| z.timestamp().as_millisecond())
@@ -160,7 +174,7 @@ fn moment(word: &str, now: &Now) -> Result<i64> {
         true => word.parse::<DateTime>().ok(),
         false => None,
     };
-    at.and_then(|at| at.to_zoned(now.0.time_zone().clone()).ok())
+    at.and_then(|at| at.to_zoned(now.zoned().time_zone().clone()).ok())
         .map(|z| z.timestamp().as_millisecond())
         .ok_or_else(|| bad(word, "no such date or time"))
 }
