@@ -755,7 +755,7 @@ fn a_limit_on_file_sizes_is_an_error_that_leaves_whole_batches() {
     let o = child.wait_with_output().unwrap();
     feed.join().unwrap();
     assert_eq!(code(&o), 74, "{}", err(&o));
-    assert!(err(&o).contains("File too large"), "{}", err(&o));
+    assert!(err(&o).contains("file too large"), "{}", err(&o));
     let o = append(&dir, &["t"], b"last\n");
     assert_eq!((code(&o), err(&o)), (0, String::new()));
     assert_eq!(values(&dir, "t-0").last().unwrap(), "last");

@@ -8,6 +8,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Offset;
 use crate::log::files;
+use crate::log::state::{read_state_file, write_state_file};
 use crate::sys::{Dir, Host};
 
 /// Refuses if a sync has failed here.
@@ -25,7 +26,7 @@ pub fn refuse_if_failed(logd_dir: &dyn Dir) -> Result<()> {
 }
 
 fn refusal(logd_dir: &dyn Dir) -> Error {
-    let said = super::state::read_state_file(logd_dir, files::FAILED, 4096)
+    let said = read_state_file(logd_dir, files::FAILED, 4096)
         .ok()
         .flatten();
     let said = said.map(|b| String::from_utf8_lossy(&b).trim().replace('\n', "; "));
@@ -49,9 +50,14 @@ pub fn mark(host: &dyn Host, logd_dir: &dyn Dir, durable: Option<Offset>, cause:
         "durable offset {durable}\n{cause}\nat {} ms\n",
         host.wall_ms()
     );
+    if write_state_file(logd_dir, files::FAILED, text.as_bytes()).is_ok() {
+        return;
+    }
+    // In place then, or no more than the name: that it is there says the most.
     if let Ok(file) = logd_dir.open_or_create(files::FAILED) {
-        let _ = file.set_len(0);
-        let _ = file.write_all_at(text.as_bytes(), 0);
+        if file.len().is_ok_and(|len| len == 0) {
+            let _ = file.write_all_at(text.as_bytes(), 0);
+        }
         let _ = file.sync();
     }
     let _ = logd_dir.sync();

@@ -716,30 +716,3 @@ fn prove(
     log.read_exact_at(&mut bytes, at)?;
     Ok(Batch::check(&bytes).is_ok())
 }
-
-/// Checks batches from the segment's start up to offset `end`; used to read back what a sync that
-/// nobody saw the end of may have lost.
-///
-/// # Errors
-/// `InvalidData` if a batch below `end` is not sound; else what the system answers.
-pub fn read_back(file: Arc<dyn File>, base: Offset, end: Offset) -> std::io::Result<Offset> {
-    let len = file.len()?;
-    let mut scanner = Scanner::new(file, Span::whole(base, len), Limits::default());
-    loop {
-        let next = scanner.next_offset();
-        if next >= end {
-            return Ok(next);
-        }
-        let bad = |why: String| std::io::Error::new(std::io::ErrorKind::InvalidData, why);
-        match scanner.next().map_err(|e| bad(e.to_string()))? {
-            Scan::Batch(..) => {}
-            Scan::End(_) => return Ok(next),
-            Scan::Bad(b) => {
-                return Err(bad(format!(
-                    "segment {base}, byte {}: {}",
-                    b.position, b.defect.reason
-                )));
-            }
-        }
-    }
-}
