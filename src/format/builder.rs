@@ -264,6 +264,22 @@ pub fn stamp(batch: &mut [u8], base_offset: Offset, leader_epoch: i32) {
     put(batch, EPOCH_AT, &leader_epoch.to_be_bytes());
 }
 
+/// Makes a sound magic 2 batch one of no producer and no transaction, for another log: its producer
+/// fields and transactional bit go, and the checksum is computed again. Records are untouched.
+pub fn detach(batch: &mut [u8]) {
+    let bits = super::frame::read_i16(batch, ATTRIBUTES_AT).unwrap_or(0);
+    put(
+        batch,
+        ATTRIBUTES_AT,
+        &(bits & !attributes::TRANSACTIONAL).to_be_bytes(),
+    );
+    put(batch, PRODUCER_ID_AT, &(-1i64).to_be_bytes());
+    put(batch, PRODUCER_EPOCH_AT, &(-1i16).to_be_bytes());
+    put(batch, BASE_SEQUENCE_AT, &(-1i32).to_be_bytes());
+    let crc = crc32c::crc32c(batch.get(ATTRIBUTES_AT..).unwrap_or_default());
+    put(batch, CRC_AT, &crc.to_be_bytes());
+}
+
 #[inline(always)]
 fn put(bytes: &mut [u8], at: usize, field: &[u8]) {
     if let Some(place) = bytes.get_mut(at..at + field.len()) {

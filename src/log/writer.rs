@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, BatchHeader};
-use crate::format::builder::{Chunk, SealedBatch, stamp};
+use crate::format::builder::{Chunk, SealedBatch, detach, stamp};
 use crate::format::frame::{Frame, frame};
 use crate::format::names::{Kind, file_name};
 use crate::format::snapshot::ProducerEntry;
@@ -602,6 +602,15 @@ impl Hold<'_> {
         };
         let bytes = rest.get_mut(..size).unwrap_or_default();
         let header = sound_v2(bytes)?;
+        if header.is_control() {
+            return Err(Error::data(
+                "a control batch belongs to the log it was written in",
+            ));
+        }
+        // Its producer and its transaction are those of another log; here they would stay open.
+        if header.has_producer() || header.is_transactional() {
+            detach(bytes);
+        }
         let next = self.next_offset();
         let base = if keep_offsets {
             header.base_offset
@@ -619,7 +628,7 @@ impl Hold<'_> {
             count: header.count,
             last_offset_delta: delta,
             max_timestamp: header.max_timestamp,
-            has_producer: header.has_producer(),
+            has_producer: false,
         };
         self.append_at(bytes, &sealed, base)?;
         Ok(size)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::ErrorKind;
 use crate::format::batch::Scratch;
-use crate::format::builder::{BatchBuilder, Chunk, Seal};
+use crate::format::builder::{BatchBuilder, Chunk, Producer, Seal};
 use crate::format::index::{self, OffsetEntry, TimeEntry};
 use crate::format::names::{Kind, file_name};
 use crate::format::record::NewRecord;
@@ -331,6 +331,48 @@ fn what_a_killed_holder_wrote_into_the_zeros_is_kept() {
     assert_eq!(append(&mut writer, &["c"], 3), Offset(3));
     let values: Vec<String> = read_all(&path).into_iter().map(|r| r.1).collect();
     assert_eq!(values, ["a", "b", "c"]);
+}
+
+#[test]
+fn batches_of_another_log_come_without_its_producers_and_transactions() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = new_log(&dir);
+    let mut b = BatchBuilder::begin(Vec::new());
+    b.push(
+        TimestampMs(7),
+        &NewRecord {
+            key: None,
+            value: Some(b"v"),
+            headers: &[],
+        },
+    );
+    let producer = Some(Producer {
+        id: 5,
+        epoch: 1,
+        base_sequence: 9,
+    });
+    let (mut bytes, _) = b.seal(&Seal {
+        producer,
+        transactional: true,
+        ..Seal::default()
+    });
+    let mut control = bytes.clone();
+    let mut writer = Writer::open(&host(), &path, options(1 << 20)).expect("opens");
+    let mut hold = writer.hold().expect("the lock");
+    assert!(hold.append_stored(&mut bytes, false).error.is_none());
+    control[22] |= 0x20;
+    let crc = crate::format::crc32c::crc32c(&control[21..]).to_be_bytes();
+    control[17..21].copy_from_slice(&crc);
+    let refused = hold
+        .append_stored(&mut control, false)
+        .error
+        .expect("refused");
+    assert!(refused.to_string().contains("control batch"), "{refused}");
+    hold.release().expect("released");
+    let stored = log_bytes(&path);
+    let batch = crate::format::batch::Batch::check(&stored).expect("sound");
+    assert!(!batch.header().is_transactional() && !batch.header().has_producer());
+    assert_eq!(read_all(&path), [(0, "v".to_string())]);
 }
 
 /// Every partition that a broker closed cleanly takes appends at its end, and what was in it stays
