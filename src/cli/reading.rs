@@ -175,7 +175,9 @@ pub fn wait_for(ctx: &Context, m: &ArgMatches, partition: &Partition) -> Result<
         Error::usage(format!("--wait-for {word}: not an offset")).hint("--wait-for 4096")
     })?;
     let durable = args::flag(m, "durable");
-    wait::until(&ctx.host, partition, Offset(wanted), durable, ctx.deadline)
+    let out = std::io::stdout();
+    let (wanted, out) = (Offset(wanted), Some(out.as_fd()));
+    wait::until(&ctx.host, partition, wanted, durable, ctx.deadline, out)
 }
 
 /// Says what a reading op noted. True if data was skipped.

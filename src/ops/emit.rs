@@ -1,7 +1,8 @@
 //! Records on their way out: chosen, formatted, gathered, written.
 //!
 //! * All or nothing: a batch whose records turn out to be bad delivers none of them. They are
-//!   formatted behind a mark in the buffer, and the buffer is cut back to it.
+//!   formatted behind a mark in the buffer, and the buffer is cut back to it. One that needs more
+//!   than [`HOLD_BYTES`] is checked first and then shown piece by piece.
 //! * Output is gathered into large writes while there is a backlog; whoever is about to wait calls
 //!   [`Emitter::flush`].
 //! * Memory follows the batch in hand.
@@ -25,6 +26,8 @@ const WRITE_BYTES: usize = 64 << 10;
 /// Records of a batch that are held at once to be shown last first: some 25 MiB. Larger batches are
 /// decoded once for each block.
 const BLOCK_RECORDS: usize = 1 << 18;
+/// Most that is held of one batch until the last of its records has proved good.
+const HOLD_BYTES: usize = 8 << 20;
 /// A buffer that one large batch has grown is given back above this.
 const KEEP_BYTES: usize = 1 << 20;
 
@@ -78,6 +81,14 @@ enum Mode {
     Records(Box<Formatter>),
     /// Batches as stored.
     Batches,
+}
+
+/// Whether a batch was shown.
+enum Held {
+    /// It was.
+    All,
+    /// Nothing of it: it is larger than what is held back until all of it has proved good.
+    TooLarge,
 }
 
 /// Formats records and hands them on.
@@ -210,8 +221,11 @@ impl Emitter {
         let header = piece.batch.header();
         let fits = u64::try_from(header.count).is_ok_and(|n| n <= self.left);
         let whole = piece.is_whole() && fits && self.skip == 0;
+        if self.pace.is_some() && !self.copies_batches() {
+            return self.streamed(meta, piece, sink);
+        }
         let shown = match &mut self.mode {
-            Mode::PlainLines if whole && self.pace.is_none() => self.plain_lines(&piece.batch),
+            Mode::PlainLines if whole => self.plain_lines(&piece.batch),
             Mode::Batches if whole && self.options.selection.is_all() => {
                 let checked = piece
                     .batch
@@ -219,17 +233,17 @@ impl Emitter {
                 checked.map(|()| {
                     self.out.extend_from_slice(piece.batch.bytes());
                     self.left -= u64::from(header.count.cast_unsigned());
+                    Held::All
                 })
             }
-            Mode::Batches => self.recode(piece),
-            _ if self.options.reverse => self.reversed(meta, piece),
-            _ => match self.pace {
-                Some(_) => return self.paced(meta, piece, sink),
-                None => self.records(meta, piece),
-            },
+            Mode::Batches => self.recode(piece).map(|()| Held::All),
+            _ if self.options.reverse => self.reversed(meta, piece).map(|()| Held::All),
+            _ => self.records(meta, piece),
         };
-        if let Err(defect) = shown {
-            return Ok(Err(defect));
+        match shown {
+            Ok(Held::All) => {}
+            Ok(Held::TooLarge) => return self.streamed(meta, piece, sink),
+            Err(defect) => return Ok(Err(defect)),
         }
         if self.out.len() >= WRITE_BYTES {
             self.flush(sink)?;
@@ -255,7 +269,7 @@ impl Emitter {
     }
 
     /// Every value and a newline.
-    fn plain_lines(&mut self, batch: &Batch<'_>) -> std::result::Result<(), Defect> {
+    fn plain_lines(&mut self, batch: &Batch<'_>) -> std::result::Result<Held, Defect> {
         let out = &mut self.out;
         let mark = out.len();
         out.reserve(batch.bytes().len());
@@ -263,7 +277,12 @@ impl Emitter {
         for record in batch.records(&mut self.scratch, &self.options.limits)? {
             match record {
                 Ok(record) => {
-                    out.extend_from_slice(record.value.unwrap_or_default());
+                    let value = record.value.unwrap_or_default();
+                    if out.len() - mark + value.len() > HOLD_BYTES {
+                        out.truncate(mark);
+                        return Ok(Held::TooLarge);
+                    }
+                    out.extend_from_slice(value);
                     out.push(b'\n');
                     count += 1;
                 }
@@ -279,10 +298,10 @@ impl Emitter {
             let shown = out.get(mark..).unwrap_or_default();
             self.newline_in_lines = memchr::memchr_iter(b'\n', shown).count() as u64 != count;
         }
-        Ok(())
+        Ok(Held::All)
     }
 
-    fn records(&mut self, meta: &Meta<'_>, piece: &Piece<'_>) -> std::result::Result<(), Defect> {
+    fn records(&mut self, meta: &Meta<'_>, piece: &Piece<'_>) -> std::result::Result<Held, Defect> {
         let (mark, mut left, mut skip) = (self.out.len(), self.left, self.skip);
         let Mode::Records(formatter) = &mut self.mode else {
             return self.few_lines(piece);
@@ -310,9 +329,13 @@ impl Emitter {
             let shown = project(record, self.options.part, self.values_only, &mut projection);
             formatter.record(&mut self.out, meta, &shown);
             left -= 1;
+            if self.out.len() - mark > HOLD_BYTES {
+                self.out.truncate(mark);
+                return Ok(Held::TooLarge);
+            }
         }
         (self.left, self.skip) = (left, skip);
-        Ok(())
+        Ok(Held::All)
     }
 
     /// Records last first, a block at a time, so that memory does not follow their number.
@@ -345,7 +368,7 @@ impl Emitter {
     }
 
     /// Plain lines of a part of a batch.
-    fn few_lines(&mut self, piece: &Piece<'_>) -> std::result::Result<(), Defect> {
+    fn few_lines(&mut self, piece: &Piece<'_>) -> std::result::Result<Held, Defect> {
         let (mark, mut left, mut skip) = (self.out.len(), self.left, self.skip);
         for record in piece
             .batch
@@ -366,13 +389,17 @@ impl Emitter {
                 continue;
             }
             let value = record.value.unwrap_or_default();
+            if self.out.len() - mark + value.len() > HOLD_BYTES {
+                self.out.truncate(mark);
+                return Ok(Held::TooLarge);
+            }
             self.newline_in_lines |= memchr::memchr(b'\n', value).is_some();
             self.out.extend_from_slice(value);
             self.out.push(b'\n');
             left -= 1;
         }
         (self.left, self.skip) = (left, skip);
-        Ok(())
+        Ok(Held::All)
     }
 
     /// A batch of those records that are wanted, at their offsets.
@@ -420,20 +447,36 @@ impl Emitter {
         Ok(())
     }
 
-    /// One record at a time, each when it is due.
-    fn paced(
+    /// One value and a newline; a large value is not copied.
+    fn line(&mut self, value: &[u8], sink: &mut dyn Sink) -> Result<()> {
+        self.newline_in_lines |= memchr::memchr(b'\n', value).is_some();
+        if value.len() < WRITE_BYTES {
+            self.out.extend_from_slice(value);
+        } else {
+            self.flush(sink)?;
+            sink.write(value)?;
+        }
+        self.out.push(b'\n');
+        match self.out.len() >= WRITE_BYTES {
+            true => self.flush(sink),
+            false => Ok(()),
+        }
+    }
+
+    /// One record at a time, each when it is due; the batch is checked first.
+    fn streamed(
         &mut self,
         meta: &Meta<'_>,
         piece: &Piece<'_>,
         sink: &mut dyn Sink,
     ) -> Result<std::result::Result<Flow, Defect>> {
         let mut scratch = std::mem::take(&mut self.scratch);
-        let shown = self.paced_with(&mut scratch, meta, piece, sink);
+        let shown = self.streamed_with(&mut scratch, meta, piece, sink);
         self.scratch = scratch;
         shown
     }
 
-    fn paced_with(
+    fn streamed_with(
         &mut self,
         scratch: &mut Scratch,
         meta: &Meta<'_>,
@@ -448,12 +491,15 @@ impl Emitter {
             Ok(records) => records,
             Err(defect) => return Ok(Err(defect)),
         };
-        let mut projection = Vec::new();
         for record in records.map_while(|r| r.ok()) {
             if self.left == 0 {
                 break;
             }
             if !wanted(piece, &self.options.selection, &record) {
+                continue;
+            }
+            if self.skip > 0 {
+                self.skip -= 1;
                 continue;
             }
             let due = self
@@ -466,18 +512,17 @@ impl Emitter {
                     return Ok(Ok(Flow::Full));
                 }
             }
-            let shown = project(record, self.options.part, self.values_only, &mut projection);
-            match &mut self.mode {
-                Mode::Records(formatter) => formatter.record(&mut self.out, meta, &shown),
-                _ => {
-                    self.out.extend_from_slice(shown.value.unwrap_or_default());
-                    self.out.push(b'\n');
-                }
-            }
             self.left -= 1;
-        }
-        if self.out.len() >= WRITE_BYTES {
-            self.flush(sink)?;
+            if let Mode::PlainLines = self.mode {
+                self.line(record.value.unwrap_or_default(), sink)?;
+                continue;
+            }
+            let mut out = std::mem::take(&mut self.out);
+            self.render(meta, record, &mut out);
+            self.out = out;
+            if self.out.len() >= WRITE_BYTES {
+                self.flush(sink)?;
+            }
         }
         Ok(Ok(if self.left == 0 {
             Flow::Full

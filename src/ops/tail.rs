@@ -21,18 +21,17 @@ use super::cat::{CatOptions, Note};
 use super::emit::{Emitter, Flow, Sink};
 use super::output::Meta;
 use super::topic::{self, Partition};
-use super::{span, words};
-use crate::error::{Error, Result};
+use super::{span, wait, words};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Scratch;
 use crate::format::record::Record;
 use crate::format::{Offset, TimestampMs};
-use crate::log::files;
 use crate::log::isolation::{Feed, OpenTransaction};
 use crate::log::listing::LogDir;
 use crate::log::reader::{Advance, ReadOptions, Refresh, read_end};
 use crate::log::view::View;
 use crate::sys::watch::{Wake, Watch, WatchId};
-use crate::sys::{Access, FileId, Host};
+use crate::sys::{FileId, Host};
 
 /// How often a process is looked for that cannot be waited for (`--pid`).
 const PID_PAUSE: Duration = Duration::from_secs(1);
@@ -72,6 +71,10 @@ struct Source {
     feed: Feed,
     /// The active segment's file that is watched.
     watched: Option<(FileId, WatchId)>,
+    /// Whether the file is watched that D is published in.
+    durable_watched: bool,
+    /// Where the range ends that was asked for.
+    end: Offset,
     /// The open transaction that was told of.
     told: Option<OpenTransaction>,
 }
@@ -84,6 +87,8 @@ pub struct Tail<'a> {
     sink: &'a mut dyn Sink,
     note: &'a mut dyn FnMut(Note),
     sources: Vec<Source>,
+    /// When to look for the process next (`--pid`).
+    pid_due: Instant,
 }
 
 /// Shows the last records of `partitions` and, following, what comes next. `out` is the descriptor
@@ -107,8 +112,8 @@ pub fn tail(
         sink,
         note,
         sources: Vec::new(),
+        pid_due: Instant::now() + PID_PAUSE,
     };
-    // Watch first, then look: what comes between is not missed.
     let mut watch = options.follow.then(Watch::new);
     if let (Some(watch), Some(topic)) = (&mut watch, &options.topic) {
         let parent = topic::parent(topic);
@@ -138,19 +143,19 @@ impl Tail<'_> {
         let mut view = View::of(LogDir::open(self.host.as_ref(), &partition.path)?)?;
         if let Some(watch) = watch {
             let _ = watch.dir(view.log().dir().as_ref());
-            if read.durable {
-                watch_durable(watch, &view);
-            }
         }
         let mut wanted = span::resolve(&mut view, &range, read.clamp, read.limits)?;
+        let end = wanted.end;
         if read.durable {
-            wanted.end = wanted.end.min(durable(&view)?);
+            wanted.end = end.min(durable(&view)?);
         }
         let feed = self.feed(view, wanted)?;
         Ok(Source {
             partition,
             feed,
             watched: None,
+            durable_watched: false,
+            end,
             told: None,
         })
     }
@@ -191,26 +196,19 @@ impl Tail<'_> {
             if self
                 .sources
                 .iter()
-                .all(|s| s.feed.reader().next_offset() >= self.bound(s))
+                .all(|s| s.feed.reader().next_offset() >= s.end)
             {
                 return Ok(Ended::Done);
+            }
+            if let Some(ended) = self.is_over(heard) {
+                return Ok(ended);
             }
             // What one wake-up told of may be more than one look finds: a write and the roll after it.
             if self.refresh(watch, std::mem::take(&mut is_unsure))? {
                 continue;
             }
-            if let Some(ended) = self.sleep(watch, heard, out)? {
-                return Ok(ended);
-            }
+            self.sleep(watch, heard, out)?;
             self.refresh(watch, true)?;
-        }
-    }
-
-    /// Where reading a source is to stop for good.
-    fn bound(&self, source: &Source) -> Offset {
-        match self.options.read.durable {
-            true => Offset::MAX,
-            false => source.feed.reader().until(),
         }
     }
 
@@ -261,60 +259,62 @@ impl Tail<'_> {
         Ok((Flow::More, any))
     }
 
-    /// Watches the file that takes appends now, of every partition. Tells whether one is new.
+    /// Watches the file that takes appends now, of every partition, and the one D is published in.
+    /// Tells whether one of them was not watched before.
     fn watch_tails(&mut self, watch: &mut Watch) -> bool {
-        let mut is_new = false;
+        let mut new = false;
         for source in &mut self.sources {
-            let Some(tail) = source.feed.reader().view().tail() else {
-                continue;
-            };
+            let view = source.feed.reader().view();
+            if self.options.read.durable && !source.durable_watched {
+                source.durable_watched = wait::watch_durable(watch, view);
+                new |= source.durable_watched;
+            }
+            let Some(tail) = view.tail() else { continue };
             let Ok(meta) = tail.file.meta() else { continue };
-            if source
-                .watched
-                .as_ref()
-                .is_some_and(|(id, _)| *id == meta.id)
-            {
+            let known = source.watched.as_ref();
+            if known.is_some_and(|(id, _)| *id == meta.id) {
                 continue;
             }
             if let Some((_, id)) = source.watched.take() {
                 watch.remove(id);
             }
             source.watched = Some((meta.id, watch.file(tail.file.as_ref())));
-            is_new = true;
+            new = true;
         }
-        is_new
+        new
     }
 
-    /// Sleeps until something may have changed; tells if it is time to end.
-    fn sleep(
-        &mut self,
-        watch: &mut Watch,
-        heard: Instant,
-        out: Option<BorrowedFd<'_>>,
-    ) -> Result<Option<Ended>> {
-        let now = Instant::now();
+    /// When it is to end if nothing comes any more, and why.
+    fn end_time(&self, heard: Instant) -> Option<(Instant, Ended)> {
         let idle = self.options.idle.map(|d| (heard + d, Ended::Done));
         let deadline = self.options.deadline.map(|d| (d, Ended::TimedOut));
-        let pid = self.options.pid.map(|_| now + PID_PAUSE);
-        let end = [idle, deadline].into_iter().flatten().min_by_key(|e| e.0);
-        if let Some((_, ended)) = end.filter(|e| e.0 <= now) {
-            return Ok(Some(ended));
-        }
-        let until = end.map(|e| e.0).into_iter().chain(pid).min();
-        let left = until.map(|u| u.saturating_duration_since(now));
-        let wake = watch
-            .wait(left, out)
-            .map_err(|e| Error::io("cannot wait", e))?;
-        Ok(match wake {
-            Wake::ReaderGone => {
-                return Err(Error::new(
-                    crate::error::ErrorKind::ClosedPipe,
-                    "the reader is gone",
-                ));
+        [idle, deadline].into_iter().flatten().min_by_key(|e| e.0)
+    }
+
+    /// Tells if it is time to end, also while records keep coming.
+    fn is_over(&mut self, heard: Instant) -> Option<Ended> {
+        let now = Instant::now();
+        if let Some(pid) = self.options.pid.filter(|_| self.pid_due <= now) {
+            if !is_alive(pid) {
+                return Some(Ended::Done);
             }
-            Wake::Timeout if self.options.pid.is_some_and(|p| !is_alive(p)) => Some(Ended::Done),
-            _ => None,
-        })
+            self.pid_due = now + PID_PAUSE;
+        }
+        let end = self.end_time(heard).filter(|end| end.0 <= now);
+        end.map(|(_, ended)| ended)
+    }
+
+    /// Sleeps until something may have changed, or it may be time to end.
+    fn sleep(&self, watch: &mut Watch, heard: Instant, out: Option<BorrowedFd<'_>>) -> Result<()> {
+        let pid = self.options.pid.map(|_| self.pid_due);
+        let end = self.end_time(heard).map(|end| end.0);
+        let until = [pid, end].into_iter().flatten().min();
+        let left = until.map(|u| u.saturating_duration_since(Instant::now()));
+        let wake = watch.wait(left, out);
+        match wake.map_err(|e| Error::io("cannot wait", e))? {
+            Wake::ReaderGone => Err(Error::new(ErrorKind::ClosedPipe, "the reader is gone")),
+            Wake::Changed | Wake::Timeout | Wake::Interrupted => Ok(()),
+        }
     }
 
     /// Looks for what is new: in each partition, and for new partitions of a topic. `was_woken` says
@@ -329,7 +329,7 @@ impl Tail<'_> {
                 (self.note)(Note::CutBack(source.partition.path.clone(), next));
             }
             if self.options.read.durable {
-                let durable = durable(source.feed.reader().view())?;
+                let durable = durable(source.feed.reader().view())?.min(source.end);
                 more |= durable > source.feed.reader().until();
                 source.feed.reader_mut().set_until(durable);
             }
@@ -430,15 +430,15 @@ impl Tail<'_> {
             .max(4096);
         loop {
             let from = (end + -back).max(start);
-            let mut places = Vec::new();
+            let (mut own, mut count) = (BinaryHeap::new(), 0);
             let mut feed = self.feed(view.clone(), from..end)?;
-            self.each_record(&mut feed, |r| places.push((r.timestamp, i, r.offset)))?;
-            if places.len() >= most || from == start {
-                for place in places {
-                    newest.push(Reverse(place));
-                    if newest.len() > most {
-                        newest.pop();
-                    }
+            self.each_record(&mut feed, |r| {
+                keep(&mut own, (r.timestamp, i, r.offset), most);
+                count += 1;
+            })?;
+            if count >= most || from == start {
+                for Reverse(place) in own {
+                    keep(newest, place, most);
                 }
                 let feed = self.feed(view, from..until)?;
                 if let Some(source) = self.sources.get_mut(i) {
@@ -481,13 +481,20 @@ impl Tail<'_> {
         };
         let mut scratch = Scratch::new();
         let limits = self.options.read.limits;
-        let bad = |d| source.feed.reader().condemn(d).error();
-        piece
-            .batch
-            .check_records(&mut scratch, &limits)
-            .map_err(bad)?;
-        for record in piece.batch.records(&mut scratch, &limits).map_err(bad)? {
-            let record = record.map_err(bad)?;
+        let checked = piece.batch.check_records(&mut scratch, &limits);
+        let records = checked.and_then(|()| piece.batch.records(&mut scratch, &limits));
+        let records = match records {
+            Ok(records) => records,
+            Err(defect) => {
+                let damage = source.feed.reader().condemn(defect);
+                if !self.options.read.skip_corrupt {
+                    return Err(damage.error());
+                }
+                (self.note)(Note::Damage(damage));
+                return Ok(true);
+            }
+        };
+        for record in records.map_while(|r| r.ok()) {
             let place = (record.timestamp, i, record.offset);
             let chosen = oldest.is_some_and(|o| place >= o);
             if chosen && piece.wanted.contains(&record.offset) && self.emitter.takes(&record) {
@@ -510,9 +517,11 @@ impl Tail<'_> {
                 Advance::Gone(_) | Advance::Damage(_) => continue,
             }
             let Some(piece) = feed.piece() else { continue };
-            let records = match piece.batch.records(&mut scratch, &limits) {
-                Ok(records) => records,
-                Err(_) => continue,
+            if piece.batch.check_records(&mut scratch, &limits).is_err() {
+                continue;
+            }
+            let Ok(records) = piece.batch.records(&mut scratch, &limits) else {
+                continue;
             };
             for record in records.map_while(|r| r.ok()) {
                 if piece.wanted.contains(&record.offset) && self.emitter.takes(&record) {
@@ -526,17 +535,16 @@ impl Tail<'_> {
 /// Where a record stands among those of several partitions.
 type Place = (TimestampMs, usize, Offset);
 
-fn durable(view: &View) -> Result<Offset> {
-    Ok(read_end(view)?.durable.unwrap_or(view.start()))
+/// Adds a place to the newest, of which there are at most so many.
+fn keep(newest: &mut BinaryHeap<Reverse<Place>>, place: Place, most: usize) {
+    newest.push(Reverse(place));
+    if newest.len() > most {
+        newest.pop();
+    }
 }
 
-/// D is published in `.logd/end`.
-fn watch_durable(watch: &mut Watch, view: &View) {
-    if let Ok(dir) = view.log().dir().open_dir(files::LOGD_DIR)
-        && let Ok(end) = dir.open(files::END, Access::Read)
-    {
-        let _ = watch.file(end.as_ref());
-    }
+fn durable(view: &View) -> Result<Offset> {
+    Ok(read_end(view)?.durable.unwrap_or(view.start()))
 }
 
 /// Whether a process is there, of whatever user.

@@ -1,5 +1,6 @@
 //! Waits until a log reaches an offset.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,34 +11,39 @@ use crate::log::files;
 use crate::log::listing::LogDir;
 use crate::log::reader::read_end;
 use crate::log::view::View;
-use crate::sys::watch::{Wake, Watch};
-use crate::sys::{Access, Host};
+use crate::sys::watch::{Wake, Watch, WatchId};
+use crate::sys::{Access, FileId, Host};
 
 /// Waits until the log end of a partition (with `durable`, its durable offset) is at `wanted` or
-/// beyond, or a signal asks to stop.
+/// beyond, or a signal asks to stop. `out` is the descriptor whose reader may go away meanwhile.
 ///
 /// # Errors
-/// `Timeout` when `deadline` passes first; else what reading the log may meet.
+/// `Timeout` when `deadline` passes first; `ClosedPipe` when the reader is gone; else what reading the
+/// log may meet.
 pub fn until(
     host: &Arc<dyn Host>,
     partition: &Partition,
     wanted: Offset,
     durable: bool,
     deadline: Option<Instant>,
+    out: Option<BorrowedFd<'_>>,
 ) -> Result<()> {
     let mut view = View::of(LogDir::open(host.as_ref(), &partition.path)?)?;
     let mut watch = Watch::new();
     let _ = watch.dir(view.log().dir().as_ref());
-    // D is published there; a directory without it, a broker's, has no D to wait for.
-    if let Ok(dir) = view.log().dir().open_dir(files::LOGD_DIR)
-        && let Ok(end) = dir.open(files::END, Access::Read)
-    {
-        let _ = watch.file(end.as_ref());
-    }
+    let mut tail: Option<(FileId, WatchId)> = None;
+    let mut durable_watched = !durable;
     loop {
         // Watch first, then look: nothing that comes between is missed.
-        let tail = view.tail().map(|t| watch.file(t.file.as_ref()));
-        view.renew()?;
+        loop {
+            view.renew()?;
+            let new = watch_tail(&mut watch, &view, &mut tail);
+            let known = durable_watched;
+            durable_watched = known || watch_durable(&mut watch, &view);
+            if !new && known == durable_watched {
+                break;
+            }
+        }
         let reached = match durable {
             true => read_end(&view)?.durable.unwrap_or_default(),
             false => view.end(Limits::default())?,
@@ -47,18 +53,47 @@ pub fn until(
         }
         let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
         match watch
-            .wait(left, None)
+            .wait(left, out)
             .map_err(|e| Error::io("cannot wait", e))?
         {
-            Wake::Timeout => {
+            _ if deadline.is_some_and(|d| d <= Instant::now()) => {
                 let why = format!("--timeout passed; the log is at offset {reached}, not {wanted}");
                 return Err(Error::new(ErrorKind::Timeout, why).at_path(&partition.path));
             }
+            Wake::ReaderGone => {
+                return Err(Error::new(ErrorKind::ClosedPipe, "the reader is gone"));
+            }
             Wake::Interrupted => return Ok(()),
-            _ => {}
-        }
-        if let Some(id) = tail {
-            watch.remove(id);
+            Wake::Changed | Wake::Timeout => {}
         }
     }
+}
+
+/// Watches the file that takes appends now. Tells whether it is another than before.
+fn watch_tail(watch: &mut Watch, view: &View, watched: &mut Option<(FileId, WatchId)>) -> bool {
+    let Some(tail) = view.tail() else {
+        return false;
+    };
+    let Ok(meta) = tail.file.meta() else {
+        return false;
+    };
+    if watched.as_ref().is_some_and(|(id, _)| *id == meta.id) {
+        return false;
+    }
+    let new = watch.file(tail.file.as_ref());
+    if let Some((_, old)) = watched.replace((meta.id, new)) {
+        watch.remove(old);
+    }
+    true
+}
+
+/// Watches the file that D is published in. False while there is none: it is made before the first
+/// batch is written, and never in a directory that only a broker writes to.
+pub fn watch_durable(watch: &mut Watch, view: &View) -> bool {
+    let dir = view.log().dir().open_dir(files::LOGD_DIR);
+    let Ok(end) = dir.and_then(|d| d.open(files::END, Access::Read)) else {
+        return false;
+    };
+    let _ = watch.file(end.as_ref());
+    true
 }
