@@ -17,7 +17,7 @@
 //! reads. A map would cost as much in page faults, and the active segment's indexes are cut while
 //! others read them.
 
-use super::scan::{Scan, Scanner, Walk};
+use super::scan::{Scan, Scanner, Step, Walk};
 use crate::error::{Error, Result};
 use crate::format::index::{self, Entry, OffsetEntry, TimeEntry};
 use crate::format::{Offset, Position, TimestampMs};
@@ -37,8 +37,8 @@ pub fn seek_offset(scanner: &mut Scanner, index: Option<&dyn File>, target: Offs
     seek(scanner, index, target, true)
 }
 
-/// Moves `scanner` as near to the end of its span as the index knows, before a batch that a scan
-/// then checks: a header alone does not prove that a batch is all there.
+/// Moves `scanner` as near to the end of its span as the index knows, before a valid batch: a header
+/// alone does not prove that all of it is there.
 ///
 /// # Errors
 /// A file cannot be read.
@@ -63,13 +63,22 @@ fn seek(
         };
         let Some(entry) = entry else { break };
         let offset = entry.offset(base);
-        if follows(scanner, &entry, may_pass && target > offset)? {
+        if follows(scanner, &entry, may_pass && target > offset)?
+            && (may_pass || is_valid(scanner, entry.position())?)
+        {
             return Ok(());
         }
         wanted = Offset(offset.0.saturating_sub(1));
     }
     scanner.seek(Position(0), base);
     Ok(())
+}
+
+/// Whether the batch at `position`, where `scanner` stays, is valid.
+fn is_valid(scanner: &mut Scanner, position: Position) -> Result<bool> {
+    let valid = matches!(scanner.step()?, Step::Batch(_));
+    scanner.seek(position, scanner.base());
+    Ok(valid)
 }
 
 /// Moves `scanner` to the place of an entry, or `pass`es the batches it speaks of, if the headers
