@@ -136,6 +136,8 @@ pub struct Reader {
     end: Option<End>,
     /// Where the bytes were bad when they were read the first time.
     suspect: Option<(Offset, Position)>,
+    /// Where, beyond that, something was found to prove that they should be good.
+    accused: Option<(Offset, Position)>,
     retries: usize,
 }
 
@@ -187,6 +189,7 @@ impl Reader {
             options,
             end: None,
             suspect: None,
+            accused: None,
             retries: 0,
         }
     }
@@ -342,7 +345,7 @@ impl Reader {
         if header.last_offset < self.next {
             return Turn::Again;
         }
-        (self.suspect, self.retries) = (None, 0);
+        (self.suspect, self.accused, self.retries) = (None, None, 0);
         // A compacted segment may reach beyond what was the active one's base; that one is held open
         // and is read from its file.
         if let (At::Sealed(_), Some(tail)) = (self.at, self.view.tail())
@@ -500,6 +503,14 @@ impl Reader {
         if is_tail && behind == Resync::None && expected >= self.durable()? {
             return Ok(Turn::End);
         }
+        // The bytes were read before the proof was. In between an appender may have cut a torn batch and
+        // written good ones in its place, so they are read once more after it.
+        if self.accused != Some(place) && self.retry() {
+            self.accused = Some(place);
+            self.at = At::Start;
+            return Ok(Turn::Again);
+        }
+        self.accused = None;
         let resume = match behind {
             Resync::Found(_, offset) => offset,
             _ => self.behind(segment)?.max(expected),
@@ -572,7 +583,7 @@ impl Reader {
     /// # Errors
     /// `NotFound` if the directory is gone; else what listing and opening may meet.
     pub fn refresh(&mut self, was_written: bool) -> Result<Refresh> {
-        (self.end, self.suspect, self.retries) = (None, None, 0);
+        (self.end, self.suspect, self.accused, self.retries) = (None, None, None, 0);
         if self.view.extend()? {
             return Ok(self.adopt_end());
         }
