@@ -135,22 +135,21 @@ mod tests {
     fn once_skips_the_same_records_that_were_numbered() {
         let keys: [Option<&[u8]>; 7] = [None, Some(b"a"), None, Some(b"b"), None, None, Some(b"a")];
         let now = TimestampMs(0);
-        let run = |counts: Vec<u64>, upto: usize| {
+        // Whose turn it is differs from run to run; a number does not.
+        let run = |counts: Vec<u64>, turn: usize| {
             let mut g = Gatekeeper::new(3, Partitioner::Murmur2, Some(counts), None);
-            let verdicts = keys
-                .iter()
-                .take(upto)
-                .map(|k| g.decide(&record(*k), now, 0));
-            verdicts.collect::<Vec<_>>()
+            let each = keys.iter().enumerate();
+            each.map(|(i, k)| g.decide(&record(*k), now, (i * turn) % 3))
+                .collect::<Vec<_>>()
         };
-        let all = run(vec![0; 3], keys.len());
+        let all = run(vec![0; 3], 1);
         for cut in 0..=keys.len() {
             let mut counts = vec![0; 3];
             for v in &all[..cut] {
                 let Verdict::Take(lane) = v else { panic!() };
                 counts[*lane] += 1;
             }
-            let again = run(counts, keys.len());
+            let again = run(counts, 2);
             assert!(again[..cut].iter().all(|v| *v == Verdict::Skip));
             assert_eq!(again[cut..], all[cut..]);
         }
