@@ -7,6 +7,7 @@
 #     together the input, byte for byte, and the log holds exactly the acknowledged part;
 #   - cat works on the full disk and on a read-only mount;
 #   - --on-full wait sits it out: once there is room, everything is written and it ends with 0.
+# The same, but for the mounts, with a limit on the size of a file (ulimit -f) in place of a full disk.
 # Needs root and loop devices; without them it is skipped, and says so.
 set -uo pipefail
 repo=$(cd "$(dirname "$0")/.." && pwd)
@@ -33,14 +34,12 @@ expect() {
 same() { cmp "$1" "$2"; }
 has_status() { [ "$1" = "$2" ] || { echo "status $1, not $2"; cat "$w/err"; false; }; }
 
-# under NAME WORK POLICY: all checks on the filesystem mounted on WORK/fs.
-under() {
-  local name=$1 w=$2 policy=$3 log=$2/fs/x-0 waiter
-  "$logd" init --segment-size 1MiB "$log" || { failed=1; return; }
-  smallfs fill "$w/fs" 3M >/dev/null
+# overflow [KIB]: appends until there is no room, or a file has this size, in the $log, $w, $policy and
+# $name of the caller.
+overflow() {
   {
-    "$logd" append --sync "$policy" -T --spill "$w/spill" "$log" >"$w/acked" 2>"$w/err"
-    expect "the disk is full: exit 74" has_status $? 74
+    (ulimit -S -f "${1:-unlimited}"; exec "$logd" append --sync "$policy" -T --spill "$w/spill" "$log") >"$w/acked" 2>"$w/err"
+    expect "no room: exit 74" has_status $? 74
     cat >"$w/unread"
   } <"$scratch/input"
   cat "$w/spill" "$w/unread" >"$w/rest"
@@ -48,8 +47,28 @@ under() {
   expect "acknowledged, spilled and unread are the input" same "$w/all" "$scratch/input"
   expect "something was acknowledged" test -s "$w/acked"
   "$logd" cat "$log" >"$w/read" 2>"$w/err"
-  expect "cat on the full disk" has_status $? 0
+  expect "cat without room" has_status $? 0
   expect "the log is what was acknowledged" same "$w/read" "$w/acked"
+}
+
+# limited POLICY: files may not grow past 4 MiB, and the segment wants to.
+limited() {
+  local policy=$1 name=limit-$1 w=$scratch/limit-$1 log=$scratch/limit-$1/x-0
+  mkdir "$w"
+  "$logd" init --segment-size 1GiB "$log" || { failed=1; return; }
+  overflow 4096
+  "$logd" append --sync "$policy" "$log" <"$w/rest" 2>"$w/err"
+  expect "append without the limit" has_status $? 0
+  "$logd" cat "$log" >"$w/read" 2>"$w/err"
+  expect "the log is the input" same "$w/read" "$scratch/input"
+}
+
+# under NAME WORK POLICY: all checks on the filesystem mounted on WORK/fs.
+under() {
+  local name=$1 w=$2 policy=$3 log=$2/fs/x-0 waiter
+  "$logd" init --segment-size 1MiB "$log" || { failed=1; return; }
+  smallfs fill "$w/fs" 3M >/dev/null
+  overflow
   [ "$name" = "tmpfs-$policy" ] || {
     smallfs ro "$w/fs"
     expect "cat on a read-only mount" "$logd" cat "$log"
@@ -68,6 +87,7 @@ under() {
 }
 
 seq -f 'record %.0f of those that fill the disk, which takes a few megabytes of them' 100000 >"$scratch/input"
+for policy in batch 1s; do limited $policy; done
 for kind in ext4:64M xfs:320M tmpfs:64M; do
   for policy in batch 1s; do
     work=$scratch/${kind%:*}-$policy
