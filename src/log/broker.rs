@@ -20,28 +20,56 @@ const CHECKPOINT_BYTES_MAX: usize = 4 << 20;
 /// The directory above a partition, with the broker's lock held where there is one.
 pub struct Parent {
     dir: Option<Arc<dyn Dir>>,
+    /// The partition's name in it.
+    name: Option<String>,
     /// Held until this is dropped.
     _lock: Option<Box<dyn File>>,
 }
 
 impl Parent {
-    /// Opens the directory above `partition` and takes the shared lock, if there is a `.lock`.
+    /// Opens the directory above `partition`, which exists, and takes the shared lock, if there is a
+    /// `.lock`. Where `partition` is a symbolic link, it is the directory above the real one.
     ///
     /// # Errors
     /// `Locked` if a broker runs there; else what the system answers.
     pub fn join(host: &dyn Host, partition: &Path) -> Result<Parent> {
-        let path = parent_path(partition);
-        let dir = match host.open_dir(&path) {
-            Ok(dir) => dir,
-            // Without permission there we could not read its `.lock` either; neither could a broker
-            // of this user have made one.
-            Err(_) => {
-                return Ok(Parent {
-                    dir: None,
-                    _lock: None,
-                });
-            }
+        // The name only finds hints of a broker, so doing without it is no error.
+        let name = host.real_name(partition).ok().flatten();
+        let parent = Parent::enter(host, &partition.join(".."))?;
+        Ok(Parent { name, ..parent })
+    }
+
+    /// Takes the shared lock of the directory at `path`, for partitions that are yet to be made in it.
+    ///
+    /// # Errors
+    /// As [`Parent::join`].
+    pub fn enter(host: &dyn Host, path: &Path) -> Result<Parent> {
+        let none = Parent {
+            dir: None,
+            name: None,
+            _lock: None,
         };
+        let opened = match host.open_dir(path) {
+            // To look for the lock, permission to search is enough.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => host.open_dir_to_search(path),
+            opened => opened,
+        };
+        let out_of_sight = |e: &io::Error| {
+            matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+            )
+        };
+        let dir = match opened {
+            Ok(dir) => dir,
+            Err(e) if out_of_sight(&e) => return Ok(none),
+            Err(e) => return Err(Error::io("cannot look for a broker's .lock", e).at_path(path)),
+        };
+        match dir.stat(names::LOCK) {
+            Ok(_) => {}
+            Err(e) if out_of_sight(&e) => return Ok(none),
+            Err(e) => return Err(Error::io("cannot look for a broker's .lock", e).at_path(path)),
+        }
         let lock = match dir.open(names::LOCK, Access::Read) {
             Ok(file) => Some(file),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -60,6 +88,7 @@ impl Parent {
         }
         Ok(Parent {
             dir: Some(dir),
+            name: None,
             _lock: lock,
         })
     }
@@ -82,9 +111,9 @@ impl Parent {
     }
 
     /// The broker's recovery point of this partition, if there is one: everything below is on disk.
-    pub fn recovery_point(&self, partition: &Path) -> Option<Offset> {
-        let dir = self.dir.as_ref()?;
-        checkpointed(dir.as_ref(), names::RECOVERY_POINT_CHECKPOINT, partition)
+    pub fn recovery_point(&self) -> Option<Offset> {
+        let (dir, name) = (self.dir.as_ref()?, self.name.as_ref()?);
+        checkpointed(dir.as_ref(), names::RECOVERY_POINT_CHECKPOINT, name)
     }
 }
 
@@ -92,19 +121,9 @@ fn at(dir: &dyn Dir, e: io::Error) -> Error {
     Error::io(format!("cannot remove {}", names::CLEAN_SHUTDOWN), e).at_path(dir.path())
 }
 
-/// The path of the directory above a partition; `..` of a path that has no name of its own.
-pub fn parent_path(partition: &Path) -> std::path::PathBuf {
-    match (partition.file_name(), partition.parent()) {
-        (Some(_), Some(parent)) if parent.as_os_str().is_empty() => Path::new(".").to_path_buf(),
-        (Some(_), Some(parent)) => parent.to_path_buf(),
-        _ => partition.join(".."),
-    }
-}
-
-/// The entry of `partition` in a checkpoint of its parent. A file that is missing or unreadable as a
+/// The entry of the partition `name` in a checkpoint of its parent. A file that is missing or unreadable as a
 /// whole says nothing: these are hints of another program.
-pub fn checkpointed(parent: &dyn Dir, file: &str, partition: &Path) -> Option<Offset> {
-    let name = partition.file_name()?.to_str()?;
+pub fn checkpointed(parent: &dyn Dir, file: &str, name: &str) -> Option<Offset> {
     let (topic, number) = names::parse_partition(name)?;
     let bytes = read_state_file(parent, file, CHECKPOINT_BYTES_MAX).ok()??;
     let entries = checkpoint::parse_offsets(&bytes).ok()?;
@@ -112,4 +131,65 @@ pub fn checkpointed(parent: &dyn Dir, file: &str, partition: &Path) -> Option<Of
         .iter()
         .find(|e| e.topic == topic && e.partition == number)?;
     Some(entry.offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::RealHost;
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+    use std::os::unix::fs::symlink;
+
+    /// A broker's directory with the partition `x-0`, locked as by a broker while the file lives.
+    fn brokers_directory() -> (tempfile::TempDir, std::fs::File) {
+        let temp = tempfile::tempdir().unwrap();
+        let data = temp.path().join("data");
+        std::fs::create_dir_all(data.join("x-0")).unwrap();
+        let points = "0\n1\nx 0 7\n";
+        std::fs::write(data.join(names::RECOVERY_POINT_CHECKPOINT), points).unwrap();
+        let lock = std::fs::File::create(data.join(names::LOCK)).unwrap();
+        let whole = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: 0,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        fcntl(&lock, FcntlArg::F_OFD_SETLK(&whole)).unwrap();
+        (temp, lock)
+    }
+
+    fn refused(path: &Path) -> ErrorKind {
+        Parent::join(&RealHost, path).map(drop).unwrap_err().kind()
+    }
+
+    #[test]
+    fn a_symbolic_link_to_a_partition_leads_to_its_brokers_lock_and_checkpoints() {
+        let (temp, lock) = brokers_directory();
+        let link = temp.path().join("y-3");
+        symlink(temp.path().join("data/x-0"), &link).unwrap();
+        assert_eq!(refused(&temp.path().join("data/x-0")), ErrorKind::Locked);
+        assert_eq!(refused(&link), ErrorKind::Locked);
+        drop(lock);
+        let parent = Parent::join(&RealHost, &link).unwrap();
+        assert_eq!(parent.recovery_point(), Some(Offset(7)));
+    }
+
+    #[test]
+    fn a_directory_that_may_only_be_searched_shows_its_lock() {
+        let (temp, _lock) = brokers_directory();
+        let dir = RealHost.open_dir_to_search(&temp.path().join("data"));
+        let file = dir.unwrap().open(names::LOCK, Access::Read).unwrap();
+        assert!(!file.lock_ofd_shared().unwrap());
+    }
+
+    #[test]
+    fn a_parent_that_cannot_be_opened_is_an_error_and_not_a_missing_lock() {
+        let temp = tempfile::tempdir().unwrap();
+        symlink("loop", temp.path().join("loop")).unwrap();
+        let at = temp.path().join("loop");
+        assert!(Parent::enter(&RealHost, &at).is_err());
+        assert!(Parent::enter(&RealHost, &temp.path().join("none")).is_ok());
+    }
 }

@@ -61,7 +61,7 @@ pub struct LogDir {
     dir: Arc<dyn Dir>,
     /// The directory of partitions it lies in, for the log start checkpoint.
     parent: Option<Arc<dyn Dir>>,
-    /// Last component of the path, for the checkpoint's topic and partition.
+    /// Last component of the path without symbolic links, for the checkpoint's topic and partition.
     name: String,
 }
 
@@ -79,14 +79,8 @@ impl LogDir {
         })?;
         // Through the directory itself, so that a symbolic link leads to the real parent.
         let parent = host.open_dir(&path.join("..")).ok();
-        // "." and the like have a name only once the working directory is put before them.
-        let full = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-        let name = full.file_name().map(|n| n.to_string_lossy().into_owned());
-        Ok(LogDir {
-            dir,
-            parent,
-            name: name.unwrap_or_default(),
-        })
+        let name = host.real_name(path).ok().flatten().unwrap_or_default();
+        Ok(LogDir { dir, parent, name })
     }
 
     /// The directory.
@@ -99,7 +93,7 @@ impl LogDir {
         self.parent.as_ref()
     }
 
-    /// Last component of its path: `orders-0`.
+    /// Last component of its real path: `orders-0`.
     pub fn name(&self) -> &str {
         &self.name
     }

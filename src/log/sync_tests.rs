@@ -251,3 +251,59 @@ fn an_end_file_that_was_removed_is_made_anew_with_what_is_synced() {
     assert_eq!(writer.syncer().sync_to(next).unwrap(), next);
     assert_eq!(end::read(logd.as_ref()).unwrap().durable, Some(next));
 }
+
+#[test]
+fn an_end_file_that_was_removed_never_leads_to_a_sealed_segment() {
+    let host = machine();
+    let mut first = open(&host, true);
+    append(&mut first);
+    host.open_dir(Path::new(LOGD))
+        .unwrap()
+        .unlink(files::END)
+        .unwrap();
+    // Another process rolls; the first still has the old file, which says that nothing changed.
+    let mut second = open(&host, true);
+    append(&mut second);
+    let sealed = host.read_file(path_of(0)).unwrap();
+    assert_eq!(append(&mut first), Offset(3));
+    assert_eq!(host.read_file(path_of(0)).unwrap(), sealed);
+    assert_eq!(first.syncer().sync_to(Offset(3)).unwrap(), Offset(3));
+    assert_eq!(second.syncer().durable().unwrap(), Some(Offset(3)));
+}
+
+#[test]
+fn the_first_writer_makes_durable_what_a_killed_maker_left() {
+    let host = SimHost::new();
+    host.make_dir(Path::new("/d")).unwrap();
+    let parent = host.open_dir(Path::new("/d")).unwrap();
+    parent.make_dir("x-0").unwrap();
+    parent.open_dir("x-0").unwrap().make_dir(".logd").unwrap();
+    let mut writer = open(&host, false);
+    let next = append(&mut writer);
+    writer.syncer().sync_to(next).unwrap();
+    let after = host.power_cut(1, Policy::KeepNothing);
+    assert_eq!(append(&mut open(&after, false)), Offset(next.0 + 1));
+}
+
+#[test]
+fn a_writer_closes_while_another_keeps_the_lock() {
+    let host = machine();
+    let ahead = WriterOptions {
+        wait: None,
+        allow_network_fs: false,
+        zero_fill: true,
+        roll: RollLimits {
+            segment_bytes: 1 << 30,
+            segment_age_ms: None,
+        },
+        command: "test".to_string(),
+    };
+    let process: Arc<dyn Host> = Arc::new(host.process());
+    let mut writer = Writer::open(&process, Path::new(LOG), ahead).unwrap();
+    append(&mut writer);
+    let mut other = open(&host, false);
+    let hold = other.hold().unwrap();
+    writer.close().unwrap();
+    hold.release().unwrap();
+    assert_eq!(append(&mut other), Offset(2));
+}

@@ -48,6 +48,9 @@ use crate::sys::{Dir, File, FsKind, Host, Wait};
 /// Longest time the append lock is held while input keeps coming.
 pub const HOLD_MAX: Duration = Duration::from_millis(2);
 
+/// How long the end of a process waits for the append lock, signal or not.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
 /// How a log is to be written.
 #[derive(Clone, Debug)]
 pub struct WriterOptions {
@@ -166,6 +169,10 @@ impl Writer {
             Some(d) => Wait::Until(Instant::now() + d),
             None => Wait::Forever,
         };
+        self.hold_after(wait)
+    }
+
+    fn hold_after(&mut self, wait: Wait) -> Result<Hold<'_>> {
         if !self.lock.acquire(self.logd_dir.as_ref(), wait)? {
             return Err(Error::new(
                 ErrorKind::NotFound,
@@ -191,16 +198,22 @@ impl Writer {
         }
     }
 
-    /// Cuts the zeros that were filled ahead and writes what snapshots are due.
+    /// Cuts the zeros that were filled ahead and writes what snapshots are due. If somebody keeps the
+    /// lock, the zeros are left: they are his now, and harm nobody.
     ///
     /// # Errors
     /// As [`Writer::hold`].
     pub fn close(mut self) -> Result<()> {
         let ahead = |s: &WriteState| s.active.file_len() > s.active.tally().position.0;
         if self.state.as_ref().is_some_and(ahead) {
-            let mut hold = self.hold()?;
-            hold.cut_zeros()?;
-            hold.release()?;
+            match self.hold_after(Wait::FirmlyUntil(Instant::now() + CLOSE_WAIT)) {
+                Ok(mut hold) => {
+                    hold.cut_zeros()?;
+                    hold.release()?;
+                }
+                Err(e) if e.kind() == ErrorKind::Locked => {}
+                Err(e) => return Err(e),
+            }
         }
         self.write_due_snapshot()
     }
@@ -209,6 +222,11 @@ impl Writer {
     fn prepare(&mut self) -> Result<()> {
         failed::refuse_if_failed(self.logd_dir.as_ref())?;
         self.refuse_copies()?;
+        if !self.end_is_current().map_err(|e| self.io(e))? {
+            // Removed: nobody knows what others did meanwhile.
+            self.end_file = open_end(self.host.as_ref(), &self.log, self.logd_dir.as_ref())?;
+            self.state = None;
+        }
         let end = end::read_from(self.end_file.as_ref()).map_err(|e| self.io(e))?;
         if self.is_unchanged(&end)? || self.follow_hint(&end)? {
             return Ok(());
@@ -226,6 +244,12 @@ impl Writer {
             ),
             false => Ok(()),
         }
+    }
+
+    fn end_is_current(&self) -> io::Result<bool> {
+        let held = self.end_file.meta()?.id;
+        let there = self.logd_dir.stat(files::END)?;
+        Ok(there.is_some_and(|m| m.id == held))
     }
 
     fn refuse_copies(&self) -> Result<()> {
@@ -314,7 +338,7 @@ impl Writer {
             log: &self.log,
             logd_dir: self.logd_dir.as_ref(),
             end,
-            recovery_point: self.parent.recovery_point(self.log.dir().path()),
+            recovery_point: self.parent.recovery_point(),
             limits: self.limits,
         };
         let recovered = recovery.run()?;
@@ -393,7 +417,7 @@ impl Writer {
         let place = self.log.path_of(&file_name(base, Kind::Log));
         let fail = |e| Error::io("cannot begin a new segment", e).at_path(&place);
         let state = self.state()?;
-        state.active.seal().map_err(fail)?;
+        state.active.seal(dir.as_ref()).map_err(fail)?;
         let had_producers = state.active.tally().has_producers;
         self.announce(base)?;
         let active = ActiveSegment::create(dir.as_ref(), base).map_err(fail)?;
@@ -820,7 +844,8 @@ pub fn open_logd_dir(dir: &dyn Dir) -> Result<Arc<dyn Dir>> {
     dir.open_dir(files::LOGD_DIR).map_err(fail)
 }
 
-/// Opens `.logd/end`, making it, durably, where there is none. An empty log is durable as it is, and
+/// Opens `.logd/end`, making it, durably, where there is none, after every name on the way to it: who
+/// made those may have been killed before they were durable. An empty log is durable as it is, and
 /// D says so from the start; otherwise D is unknown until the first sync.
 fn open_end(host: &dyn Host, log: &LogDir, logd_dir: &dyn Dir) -> Result<Box<dyn File>> {
     let fail = |e| Error::io("cannot make .logd/end", e).at_path(log.dir().path());
@@ -829,10 +854,14 @@ fn open_end(host: &dyn Host, log: &LogDir, logd_dir: &dyn Dir) -> Result<Box<dyn
         other => return other.map_err(fail),
     }
     let empty = empty_log(log)?;
+    log.dir().sync().map_err(fail)?;
+    // A parent that may not be read cannot be synced by us; whoever made the partition there could.
+    if let Some(parent) = log.parent() {
+        parent.sync().map_err(fail)?;
+    }
     let file = logd_dir.open_or_create(files::END).map_err(fail)?;
     file.set_len(end::FILE_BYTES).map_err(fail)?;
     if let Some(base) = empty {
-        log.dir().sync().map_err(fail)?;
         end::write_durable(file.as_ref(), 1, host.boot_id(), base).map_err(fail)?;
     }
     file.sync().and_then(|()| logd_dir.sync()).map_err(fail)?;

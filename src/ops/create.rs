@@ -58,7 +58,7 @@ pub fn create(host: &dyn Host, new: &NewLog<'_>) -> Result<Vec<Partition>> {
     let there = find(host, new.path)?;
     let parent = open_parent(host, &topic::parent(new.path))?;
     refuse_network_fs(&*parent, new.allow_network_fs)?;
-    let _broker = Parent::join(host, new.path)?;
+    let _broker = Parent::enter(host, parent.path())?;
     let words = own_words(new, wanted.len());
     for p in unfinished(&*parent, &wanted, &there, new, &words)? {
         make_partition(host, &*parent, &p, &words)?;
@@ -80,7 +80,7 @@ pub fn change(host: &dyn Host, partitions: &[Partition], words: &Words) -> Resul
         return Ok(all);
     };
     let parent = open_parent(host, &topic::parent(&first.path))?;
-    let _broker = Parent::join(host, &first.path)?;
+    let _broker = Parent::enter(host, parent.path())?;
     if let Some(count) = words.get("partitions").and_then(|n| n.parse::<i32>().ok()) {
         if count <= last.number {
             let why = format!(

@@ -128,7 +128,7 @@ fn survey_once(
     let earliest = log.start_offset(&refs)?;
     let cleaned = log
         .parent()
-        .and_then(|p| checkpointed(&**p, names::CLEANER_CHECKPOINT, &partition.path));
+        .and_then(|p| checkpointed(&**p, names::CLEANER_CHECKPOINT, log.name()));
     let mut segments: Vec<SegmentInfo> = Vec::with_capacity(refs.len());
     let mut counter = Counter::new(earliest, cleaned.unwrap_or(earliest).max(earliest));
     for (i, segment) in refs.iter().enumerate() {

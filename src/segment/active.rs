@@ -78,7 +78,10 @@ struct IndexTail {
 impl IndexTail {
     fn flush(&mut self) -> io::Result<()> {
         if !self.pending.is_empty() {
-            self.file.write_all_at(&self.pending, self.len)?;
+            if let Err(e) = self.file.write_all_at(&self.pending, self.len) {
+                let _ = self.file.set_len(self.len); // no part of an entry
+                return Err(e);
+            }
             self.len += self.pending.len() as u64;
             self.pending.clear();
         }
@@ -338,8 +341,8 @@ impl ActiveSegment {
     /// # Errors
     /// What the system answers; the entries are kept for the next try.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.index.flush()?;
-        self.time_index.flush()
+        let index = self.index.flush();
+        self.time_index.flush().and(index)
     }
 
     /// Cuts what lies behind the data: zeros, or the rest of a write that failed.
@@ -373,14 +376,23 @@ impl ActiveSegment {
 
     /// Makes the segment ready to be sealed: zeros cut, final time index entry, indexes written.
     /// An index that cannot be written (a full disk) does not keep a segment from being sealed: it
-    /// is derived data, and whoever finds it short builds it anew.
+    /// is derived data, and removed, for a whole one tells the largest timestamp by its last entry. One
+    /// that is missing is built anew.
     ///
     /// # Errors
     /// What the system answers to cutting the log.
-    pub fn seal(&mut self) -> io::Result<()> {
+    pub fn seal(&mut self, dir: &dyn Dir) -> io::Result<()> {
         self.cut_tail()?;
         self.add_time_entry();
-        let _ = self.flush();
+        let tails = [
+            (Kind::OffsetIndex, &mut self.index),
+            (Kind::TimeIndex, &mut self.time_index),
+        ];
+        for (kind, tail) in tails {
+            if tail.flush().is_err() {
+                let _ = dir.unlink(&file_name(self.base, kind));
+            }
+        }
         Ok(())
     }
 
@@ -510,4 +522,64 @@ fn write_zeros(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
         at += n as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Host;
+    use crate::sys::sim::{After, Fault, SimHost};
+    use std::path::Path;
+
+    #[test]
+    fn an_index_that_cannot_be_written_at_a_roll_is_gone_and_the_other_is_whole() {
+        for (nth, lost, kept) in [
+            (1, Kind::OffsetIndex, Kind::TimeIndex),
+            (2, Kind::TimeIndex, Kind::OffsetIndex),
+        ] {
+            let host = SimHost::new();
+            host.make_dir(Path::new("/d")).unwrap();
+            let dir = host.open_dir(Path::new("/d")).unwrap();
+            let mut segment = ActiveSegment::create(dir.as_ref(), Offset(0)).unwrap();
+            for i in 0..3 {
+                segment.write(&[1; 5000], false);
+                segment.note(&Noted {
+                    size: 5000,
+                    last_offset: Offset(i),
+                    max_timestamp: TimestampMs(i),
+                    has_producer: false,
+                });
+            }
+            let after = After::Errno(nix::libc::ENOSPC);
+            let at = host.calls() + nth;
+            host.fail_at(at, Fault::ShortWrite(5, after));
+            segment.seal(dir.as_ref()).unwrap();
+            let len = |kind| {
+                dir.stat(&file_name(Offset(0), kind))
+                    .unwrap()
+                    .map(|m| m.len)
+            };
+            assert_eq!(len(lost), None);
+            let entry = match kept {
+                Kind::OffsetIndex => OffsetEntry::BYTES,
+                _ => TimeEntry::BYTES,
+            };
+            assert_eq!(len(kept), Some(2 * entry as u64));
+        }
+    }
+
+    #[test]
+    fn an_index_entry_is_written_whole_or_not_at_all() {
+        let host = SimHost::new();
+        host.make_dir(Path::new("/d")).unwrap();
+        let dir = host.open_dir(Path::new("/d")).unwrap();
+        let mut tail = create_index(dir.as_ref(), Offset(0), Kind::OffsetIndex).unwrap();
+        tail.pending = vec![1; 16];
+        let after = After::Errno(nix::libc::ENOSPC);
+        host.fail_next(Fault::ShortWrite(5, after));
+        tail.flush().unwrap_err();
+        assert_eq!((tail.file.len().unwrap(), tail.len), (0, 0));
+        tail.flush().unwrap();
+        assert_eq!((tail.file.len().unwrap(), tail.len), (16, 16));
+    }
 }

@@ -410,6 +410,24 @@ pub trait Host: Send + Sync {
     /// What open(2) answers.
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>>;
 
+    /// As [`Host::open_dir`], for a directory that may be searched though not read: names in it can be
+    /// looked up, opened and removed, but neither listed nor synced.
+    ///
+    /// # Errors
+    /// What open(2) answers.
+    fn open_dir_to_search(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        self.open_dir(path)
+    }
+
+    /// The last component of the path without symbolic links; `None` for the root.
+    ///
+    /// # Errors
+    /// What realpath(3) answers.
+    fn real_name(&self, path: &Path) -> io::Result<Option<String>> {
+        let name = path.file_name().and_then(|n| n.to_str());
+        Ok(name.map(str::to_string))
+    }
+
     /// Makes a directory by path, by the rules of [`Dir::make_dir`]; its parent must exist. Durable
     /// on return.
     ///

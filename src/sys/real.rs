@@ -38,6 +38,17 @@ impl Host for RealHost {
         Ok(Arc::new(RealDir::new(fd, path.to_path_buf())))
     }
 
+    fn open_dir_to_search(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        let fd = nix::fcntl::open(path, DIR_FLAGS | OFlag::O_PATH, Mode::empty())?;
+        Ok(Arc::new(RealDir::new(fd, path.to_path_buf())))
+    }
+
+    fn real_name(&self, path: &Path) -> io::Result<Option<String>> {
+        let real = fs::canonicalize(path)?;
+        let name = real.file_name().and_then(|n| n.to_str());
+        Ok(name.map(str::to_string))
+    }
+
     fn make_dir(&self, path: &Path) -> io::Result<()> {
         let name = path.file_name().and_then(|n| n.to_str());
         let name = name.ok_or(io::ErrorKind::InvalidInput)?;
