@@ -78,7 +78,7 @@ impl Parent {
         if let Some(file) = &lock {
             let held = file
                 .lock_ofd_shared()
-                .map_err(|e| Error::io("cannot lock the broker's .lock", e).at_path(&path))?;
+                .map_err(|e| Error::io("cannot lock the broker's .lock", e).at_path(path))?;
             if !held {
                 let why = "a Kafka broker is running on this directory";
                 return Err(Error::new(ErrorKind::Locked, why)
