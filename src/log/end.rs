@@ -104,6 +104,14 @@ pub struct EndHint {
     pub has_producers: bool,
 }
 
+impl EndHint {
+    /// Whether it was written in this boot. A host that does not tell its boots apart (all zeros)
+    /// has no hint that can be believed.
+    pub fn is_of(&self, boot_id: [u8; 16]) -> bool {
+        boot_id != [0; 16] && self.boot_id == boot_id
+    }
+}
+
 /// Both pairs as they were at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct End {
@@ -350,6 +358,17 @@ mod tests {
         }
         assert_eq!(decode_hint(&[0; SLOT_BYTES]), None);
         assert_eq!(decode_durable(&bytes), None);
+    }
+
+    #[test]
+    fn a_hint_of_another_or_an_unknown_boot_is_not_believed() {
+        assert!(hint(1).is_of([7; 16]));
+        assert!(!hint(1).is_of([8; 16]));
+        let unknown = EndHint {
+            boot_id: [0; 16],
+            ..hint(1)
+        };
+        assert!(!unknown.is_of([0; 16]));
     }
 
     #[test]

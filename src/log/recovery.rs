@@ -205,7 +205,7 @@ impl Recovery<'_> {
         let Some(hint) = self
             .end
             .hint
-            .filter(|h| boot != [0; 16] && h.boot_id == boot && h.base == base && h.inode != 0)
+            .filter(|h| h.is_of(boot) && h.base == base && h.inode != 0)
         else {
             return Ok(None);
         };

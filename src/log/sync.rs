@@ -135,7 +135,7 @@ impl Syncer {
             return Ok(d);
         }
         // What others appended and released before our sync begins is covered by it as well.
-        let target = published.hint.filter(|h| h.boot_id == self.host.boot_id());
+        let target = published.hint.filter(|h| h.is_of(self.host.boot_id()));
         let target = target.map_or(end, |h| h.end.max(end));
         let heir = !state.lock.read_note().is_empty();
         let todo = self.plan(state, &published, heir)?;

@@ -302,7 +302,7 @@ impl Writer {
         let Some(state) = &mut self.state else {
             return Ok(false);
         };
-        let Some(h) = end.hint.filter(|h| h.boot_id == boot && boot != [0; 16]) else {
+        let Some(h) = end.hint.filter(|h| h.is_of(boot)) else {
             return Ok(false);
         };
         if h.base != state.active.base() || h.inode != state.active.inode() {
