@@ -830,6 +830,10 @@ pub(crate) mod tests {
         fn accepts_exactly_what_serde_json_accepts(text in nearly_json()) {
             let ours = check(&text);
             let twin = serde_json::from_slice::<serde_json::Value>(&text);
+            // 1e999 is JSON; only serde_json's own f64 cannot hold it. Its text is what we keep.
+            if twin.as_ref().is_err_and(|e| e.to_string().starts_with("number out of range")) {
+                return Ok(());
+            }
             prop_assert_eq!(ours.is_ok(), twin.is_ok(), "{:?} {:?}", ours, twin);
             if let (Ok(ours), Ok(twin)) = (ours, twin) {
                 let mut dense = Vec::new();
