@@ -21,7 +21,7 @@ const NOTE_BYTES_MAX: usize = 256;
 /// A lock file, open for as long as its process may want the lock.
 pub struct LockFile {
     file: Box<dyn File>,
-    name: &'static str,
+    name: String,
 }
 
 impl LockFile {
@@ -29,7 +29,7 @@ impl LockFile {
     ///
     /// # Errors
     /// What the system answers.
-    pub fn open(logd_dir: &dyn Dir, name: &'static str) -> Result<LockFile> {
+    pub fn open(logd_dir: &dyn Dir, name: &str) -> Result<LockFile> {
         let file = logd_dir
             .open_or_create(name)
             .map_err(|e| Error::io(format!("cannot open {name}"), e).at_path(logd_dir.path()))?;
@@ -38,6 +38,7 @@ impl LockFile {
         if file.len().is_ok_and(|len| len < NOTE_BYTES_MAX as u64) {
             let _ = file.write_all_at(&[0], NOTE_BYTES_MAX as u64 - 1);
         }
+        let name = name.to_string();
         Ok(LockFile { file, name })
     }
 
@@ -60,6 +61,19 @@ impl LockFile {
         current.map_err(io)
     }
 
+    /// Whether nobody holds it alone, now or, with `Wait::Firmly`, after having waited for that. Beside
+    /// others who ask it takes nothing; one that tries to take the lock at that very moment is refused.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn is_free(&self, wait: Wait) -> io::Result<bool> {
+        let free = self.file.lock(Lock::Shared, wait)?;
+        if free {
+            self.file.unlock()?;
+        }
+        Ok(free)
+    }
+
     /// Frees the lock.
     ///
     /// # Errors
@@ -70,7 +84,7 @@ impl LockFile {
 
     fn is_current(&self, logd_dir: &dyn Dir) -> io::Result<bool> {
         let held = self.file.meta()?.id;
-        Ok(logd_dir.stat(self.name)?.is_some_and(|m| m.id == held) && logd_dir.is_current()?)
+        Ok(logd_dir.stat(&self.name)?.is_some_and(|m| m.id == held) && logd_dir.is_current()?)
     }
 
     /// Writes the holder's note; errors do not matter.

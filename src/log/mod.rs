@@ -19,6 +19,7 @@
 //! | [`sync`], [`failed`] | the sync queue and D; the mark of a failed sync |
 //! | [`broker`] | living beside a Kafka broker |
 //! | [`epoch`], [`producers`] | the leader epoch; producer state and its snapshots |
+//! | [`groups`] | named reader positions, and who reads for a name |
 //! | [`reader`] | batches in order, beside writers; what is damage and what is not there yet |
 //! | [`reverse`] | the same, newest first |
 //! | [`isolation`] | which batches of transactions a reader is shown |
@@ -32,6 +33,7 @@ pub mod end;
 pub mod epoch;
 pub mod failed;
 pub mod files;
+pub mod groups;
 pub mod isolation;
 pub mod listing;
 pub mod lock;

@@ -809,7 +809,10 @@ fn starts_with_zeros(log: &dyn File, position: u64, len: u64) -> io::Result<bool
 }
 
 /// Refuses where writing would not be safe.
-fn check_place(dir: &dyn Dir, allow_network_fs: bool) -> Result<()> {
+///
+/// # Errors
+/// `Permission` for root where others may write, `Config` on a network file system.
+pub fn check_place(dir: &dyn Dir, allow_network_fs: bool) -> Result<()> {
     let fail = |e| Error::io("cannot examine the directory", e).at_path(dir.path());
     if !dir.is_safe_for_root().map_err(fail)? {
         let why = "others may write in this directory; as root that is not safe";
@@ -847,7 +850,10 @@ pub fn open_logd_dir(dir: &dyn Dir) -> Result<Arc<dyn Dir>> {
 /// Opens `.logd/end`, making it, durably, where there is none, after every name on the way to it: who
 /// made those may have been killed before they were durable. An empty log is durable as it is, and
 /// D says so from the start; otherwise D is unknown until the first sync.
-fn open_end(host: &dyn Host, log: &LogDir, logd_dir: &dyn Dir) -> Result<Box<dyn File>> {
+///
+/// # Errors
+/// What the system answers.
+pub fn open_end(host: &dyn Host, log: &LogDir, logd_dir: &dyn Dir) -> Result<Box<dyn File>> {
     let fail = |e| Error::io("cannot make .logd/end", e).at_path(log.dir().path());
     match logd_dir.open(files::END, crate::sys::Access::Write) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
