@@ -31,5 +31,7 @@ pub const ONCE: &str = "once";
 pub const KEYS: &str = "keys";
 /// Files being built.
 pub const TMP: &str = "tmp";
+/// Ranges of offsets whose batches maintenance has changed.
+pub const REWRITTEN: &str = "rewritten";
 /// Bytes cut or damaged, one file each, and a list.
 pub const LOST_FOUND: &str = "lost+found";

@@ -17,6 +17,8 @@
 //! | [`recovery`] | a log that crashed made appendable: torn tail against corruption |
 //! | [`lost`] | `.logd/lost+found` |
 //! | [`sync`], [`failed`] | the sync queue and D; the mark of a failed sync |
+//! | [`maintenance`], [`swap`] | the maintenance lock; replacing sealed segments, and finishing what a crash left |
+//! | [`rewritten`] | which offsets maintenance has changed |
 //! | [`broker`] | living beside a Kafka broker |
 //! | [`epoch`], [`producers`] | the leader epoch; producer state and its snapshots |
 //! | [`groups`] | named reader positions, and who reads for a name |
@@ -38,13 +40,18 @@ pub mod isolation;
 pub mod listing;
 pub mod lock;
 pub mod lost;
+pub mod maintenance;
 pub mod producers;
 pub mod reader;
 pub mod recovery;
 #[cfg(test)]
 mod recovery_tests;
 pub mod reverse;
+pub mod rewritten;
 pub mod state;
+pub mod swap;
+#[cfg(test)]
+mod swap_tests;
 pub mod sync;
 #[cfg(test)]
 #[allow(dead_code)] // a vocabulary; not every test needs every word

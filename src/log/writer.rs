@@ -83,6 +83,8 @@ pub struct Writer {
     /// A segment with producer batches was sealed and wants its snapshot.
     snapshot_due: Option<Offset>,
     producers: Option<Producers>,
+    /// For maintenance: a copy or a fenced log may be rolled too, since that appends nothing.
+    rolls_only: bool,
 }
 
 /// What this process knows of the log's end.
@@ -136,7 +138,36 @@ impl Writer {
             lost: Vec::new(),
             snapshot_due: None,
             producers: None,
+            rolls_only: false,
         })
+    }
+
+    /// As [`Writer::open`], for maintenance: it recovers and rolls the log, a copy's too, and must
+    /// append nothing.
+    ///
+    /// # Errors
+    /// As [`Writer::open`].
+    pub fn open_to_roll(
+        host: &Arc<dyn Host>,
+        path: &Path,
+        options: WriterOptions,
+    ) -> Result<Writer> {
+        let writer = Writer::open(host, path, options)?;
+        let rolls_only = true;
+        Ok(Writer {
+            rolls_only,
+            ..writer
+        })
+    }
+
+    /// The partition as a list of segments.
+    pub fn log(&self) -> &LogDir {
+        &self.log
+    }
+
+    /// The directory above it, the broker's lock held.
+    pub fn parent(&self) -> &Parent {
+        &self.parent
     }
 
     /// The partition's directory.
@@ -221,7 +252,9 @@ impl Writer {
     /// Everything that must be true under the lock before a byte is written.
     fn prepare(&mut self) -> Result<()> {
         failed::refuse_if_failed(self.logd_dir.as_ref())?;
-        self.refuse_copies()?;
+        if !self.rolls_only {
+            self.refuse_copies()?;
+        }
         if !self.end_is_current().map_err(|e| self.io(e))? {
             // Removed: nobody knows what others did meanwhile.
             self.end_file = open_end(self.host.as_ref(), &self.log, self.logd_dir.as_ref())?;
@@ -482,6 +515,22 @@ impl Hold<'_> {
     /// Offset that the next record gets.
     pub fn next_offset(&self) -> Offset {
         self.next
+    }
+
+    /// Seals the active segment, if it holds anything, and begins the next at the log end. Returns
+    /// the base offset of the segment that is active then.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn roll(&mut self) -> Result<Offset> {
+        let active = &self.writer.state()?.active;
+        let next = active.tally().next_offset;
+        if active.tally().position.0 == 0 && active.base() == next {
+            return Ok(next);
+        }
+        self.dirty = true;
+        self.writer.roll(next)?;
+        Ok(next)
     }
 
     /// Whether others should have a turn.

@@ -1,0 +1,343 @@
+//! Replacing a run of sealed segments S1..Sn by one: compaction, redaction, repair, exact retention.
+//!
+//! No file that is in use is ever changed. The replacement is built aside ([`Output`]), and put in
+//! place by [`replace`], in steps that each leave the old log or the new one to whoever comes next, a
+//! broker included:
+//!
+//! | step | on disk | a crash here: the next holder of the maintenance lock, and a broker, do |
+//! |---|---|---|
+//! | 1 build S1 and its indexes in `.logd/tmp`, read back, sync, mtime of Sn | old | empty tmp |
+//! | 2 rename them into the directory as `.cleaned`, sync it | old + `.cleaned` | remove `.cleaned` |
+//! | 3 rename the indexes, then the log, to `.swap` (commit), sync | old + `.swap` | while a `.cleaned` is left: remove both; else go on |
+//! | 4 unlink S2..Sn with indexes and snapshots, sync | some old + `.swap` | unlink the rest in its range |
+//! | 5 rename S1.log.swap to S1.log, then its indexes, sync | new | rename the rest |
+//!
+//! The range of a `.swap` is its base offset to its last offset, so the output must end in a batch
+//! (an empty one, if need be) that carries the last offset of Sn. One replacement at a time: a broker
+//! takes all `.swap` files in a directory for one.
+//!
+//! S1 keeps its producer snapshot, which speaks of what is before it. If any source had a
+//! `.txnindex` the output has one too, perhaps empty: else the old one would stay beside the new log.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::batch::BatchHeader;
+use crate::format::index::{Entry, TxnEntry};
+use crate::format::names::{self, FileName, Kind, State, file_name};
+use crate::format::{Limits, Offset};
+use crate::log::listing::SegmentRef;
+use crate::log::maintenance::Maintenance;
+use crate::log::state::unlink_if_there;
+use crate::segment::active::{ActiveSegment, Noted};
+use crate::segment::scan::{Scanner, Span, Step, Tail};
+use crate::sys::{Dir, File};
+
+/// Bytes gathered before they are written.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// Kinds a replacement may have, the log last: its rename is what commits.
+const KINDS: [Kind; 4] = [
+    Kind::OffsetIndex,
+    Kind::TimeIndex,
+    Kind::TxnIndex,
+    Kind::Log,
+];
+
+/// A segment under construction in `.logd/tmp`: batches go in in order, indexes come along.
+pub struct Output {
+    tmp: Arc<dyn Dir>,
+    segment: ActiveSegment,
+    base: Offset,
+    buf: Vec<u8>,
+    /// The batches in `buf`.
+    noted: Vec<Noted>,
+    batches: u64,
+    last: Option<Offset>,
+    /// Entries of the transaction index; `None` for no such file.
+    txns: Option<Vec<TxnEntry>>,
+}
+
+impl Output {
+    /// Begins a segment named after `base`. What a failed attempt left under that name goes.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn begin(maintenance: &Maintenance, base: Offset) -> Result<Output> {
+        let tmp = maintenance.tmp()?;
+        let make = || -> io::Result<ActiveSegment> {
+            for kind in KINDS {
+                unlink_if_there(tmp.as_ref(), &file_name(base, kind))?;
+            }
+            ActiveSegment::create(tmp.as_ref(), base)
+        };
+        let segment = make().map_err(|e| failed(tmp.as_ref(), e))?;
+        Ok(Output {
+            segment,
+            base,
+            buf: Vec::new(),
+            noted: Vec::new(),
+            batches: 0,
+            last: None,
+            txns: None,
+            tmp,
+        })
+    }
+
+    /// Adds a whole batch, as it is to be stored. `header` is its own.
+    ///
+    /// # Errors
+    /// `Bug` for one that does not follow the batch before it or does not fit the segment; else what
+    /// the system answers.
+    pub fn put(&mut self, header: &BatchHeader, bytes: &[u8]) -> Result<()> {
+        let fits = header.last_offset - self.base <= crate::segment::active::RELATIVE_OFFSET_MAX;
+        let follows = self.last.map_or(self.base, Offset::next) <= header.base_offset;
+        if !fits || !follows || header.size != bytes.len() {
+            let why = "a batch that does not fit the segment being built";
+            return Err(Error::new(ErrorKind::Bug, why).at_offset(header.base_offset.0));
+        }
+        self.buf.extend_from_slice(bytes);
+        self.noted.push(Noted {
+            size: bytes.len() as u64,
+            last_offset: header.last_offset,
+            max_timestamp: header.max_timestamp,
+            has_producer: header.has_producer(),
+        });
+        self.batches += 1;
+        self.last = Some(header.last_offset);
+        match self.buf.len() >= WRITE_BYTES {
+            true => self.write(),
+            false => Ok(()),
+        }
+    }
+
+    /// Gives the segment a transaction index, if only an empty one.
+    pub fn want_txn_index(&mut self) {
+        self.txns.get_or_insert_default();
+    }
+
+    /// Adds an aborted transaction whose marker was put in.
+    pub fn add_txn(&mut self, entry: TxnEntry) {
+        self.txns.get_or_insert_default().push(entry);
+    }
+
+    /// Last offset so far.
+    pub fn last_offset(&self) -> Option<Offset> {
+        self.last
+    }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> u64 {
+        self.segment.tally().position.0 + self.buf.len() as u64
+    }
+
+    /// Writes what is gathered, reads everything back, sets the time of the last change to
+    /// `mtime_ms` and makes the files durable.
+    ///
+    /// # Errors
+    /// What the system answers; `Io` if what is read back is not what was written.
+    pub fn finish(mut self, mtime_ms: i64) -> Result<Built> {
+        self.write()?;
+        self.read_back()?;
+        let has_txns = self.txns.is_some();
+        let mut kinds = vec![Kind::OffsetIndex, Kind::TimeIndex];
+        kinds.extend(has_txns.then_some(Kind::TxnIndex));
+        kinds.push(Kind::Log);
+        let mut seal = || -> io::Result<()> {
+            self.segment.seal(self.tmp.as_ref())?;
+            if let Some(txns) = &self.txns {
+                let mut bytes = Vec::new();
+                txns.iter().for_each(|t| t.encode(&mut bytes));
+                let file = self.tmp.create(&file_name(self.base, Kind::TxnIndex))?;
+                file.write_all_at(&bytes, 0)?;
+            }
+            for kind in &kinds {
+                // An index that found no room was removed by the seal; a replacement needs it.
+                let name = file_name(self.base, *kind);
+                let file = self.tmp.open(&name, crate::sys::Access::Write);
+                let file = file.map_err(|e| match e.kind() {
+                    io::ErrorKind::NotFound => io::Error::from_raw_os_error(nix::libc::ENOSPC),
+                    _ => e,
+                })?;
+                file.set_mtime_ms(mtime_ms)?;
+                file.sync()?;
+            }
+            Ok(())
+        };
+        seal().map_err(|e| failed(self.tmp.as_ref(), e))?;
+        Ok(Built {
+            tmp: self.tmp,
+            base: self.base,
+            last: self.last,
+            bytes: self.segment.tally().position.0,
+            kinds,
+        })
+    }
+
+    fn write(&mut self) -> Result<()> {
+        let (_, error) = self.segment.write(&self.buf, false);
+        if let Some(e) = error {
+            return Err(failed(self.tmp.as_ref(), e));
+        }
+        for noted in &self.noted {
+            self.segment.note(noted);
+        }
+        self.noted.clear();
+        self.buf.clear();
+        Ok(())
+    }
+
+    fn read_back(&self) -> Result<()> {
+        let span = Span::whole(self.base, self.segment.tally().position.0);
+        let mut scanner = Scanner::new(self.segment.log().clone(), span, Limits::default());
+        let mut batches = 0;
+        while let Step::Batch(_) = scanner.step()? {
+            batches += 1;
+        }
+        if batches != self.batches || scanner.position() != span.end {
+            let why = "what was written does not read back";
+            return Err(Error::new(ErrorKind::Io, why)
+                .at_path(self.tmp.path().join(file_name(self.base, Kind::Log)))
+                .at_position(scanner.position().0));
+        }
+        Ok(())
+    }
+}
+
+fn failed(tmp: &dyn Dir, e: io::Error) -> Error {
+    let error = Error::io("cannot build a segment", e);
+    error.with_kind(ErrorKind::Io).at_path(tmp.path())
+}
+
+/// A finished, durable segment in `.logd/tmp`, ready to [`replace`] others.
+pub struct Built {
+    tmp: Arc<dyn Dir>,
+    base: Offset,
+    last: Option<Offset>,
+    bytes: u64,
+    kinds: Vec<Kind>,
+}
+
+impl Built {
+    /// Base offset in its name.
+    pub fn base(&self) -> Offset {
+        self.base
+    }
+
+    /// Bytes of its log.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// Puts `built` in the place of `sources`: sealed segments, one after the other, in the directory's
+/// own order, whose last offset is that of `built`. Durable on return.
+///
+/// # Errors
+/// `Bug` for sources that it does not replace; else what the system answers: the log is then the old
+/// one or the new one, as readers see it, and [`Maintenance::clear_leftovers`] makes it so.
+pub fn replace(maintenance: &Maintenance, built: &Built, sources: &[SegmentRef]) -> Result<()> {
+    let all = maintenance.segments()?;
+    let at = all.iter().position(|s| Some(s) == sources.first());
+    let run = at.and_then(|at| all.get(at..at + sources.len()));
+    let next = at.and_then(|at| all.get(at + sources.len()));
+    let last = sources.last().map_or(built.base, SegmentRef::base);
+    let last = built.last.unwrap_or(last).max(last);
+    let (Some(first), Some(next)) = (sources.first(), next) else {
+        return Err(Error::new(
+            ErrorKind::Bug,
+            "only sealed segments are replaced",
+        ));
+    };
+    if run != Some(sources) || first.base() != built.base || last >= next.base() {
+        let why = "a segment that does not take the place of these";
+        return Err(Error::new(ErrorKind::Bug, why).at_offset(built.base.0));
+    }
+    maintenance.make_durable(next.base())?;
+    maintenance.spoil_clean_shutdown()?;
+    let dir = maintenance.log().dir().as_ref();
+    commit(dir, built)
+        .and_then(|()| finish(dir, built.base, last))
+        .map_err(|e| maintenance.error("cannot replace segments", e))
+}
+
+/// Steps 2 and 3.
+fn commit(dir: &dyn Dir, built: &Built) -> io::Result<()> {
+    let name = |kind: Kind, state: State| {
+        let base = built.base;
+        FileName { base, kind, state }.to_string()
+    };
+    for kind in &built.kinds {
+        let plain = name(*kind, State::Plain);
+        built
+            .tmp
+            .rename_to(&plain, dir, &name(*kind, State::Cleaned))?;
+    }
+    dir.sync()?;
+    // `kinds` ends in the log.
+    for kind in &built.kinds {
+        dir.rename(&name(*kind, State::Cleaned), &name(*kind, State::Swap))?;
+    }
+    dir.sync()
+}
+
+/// Steps 4 and 5 for the committed replacement named after `base` that ends at `last`: also what is
+/// left of them after a crash.
+pub(super) fn finish(dir: &dyn Dir, base: Offset, last: Offset) -> io::Result<()> {
+    let swaps: Vec<Kind> = KINDS
+        .into_iter()
+        .filter_map(|kind| {
+            let state = State::Swap;
+            let there = dir.stat(&FileName { base, kind, state }.to_string());
+            there.map(|m| m.map(|_| kind)).transpose()
+        })
+        .collect::<io::Result<_>>()?;
+    for name in dir.list()?.iter().filter_map(|n| names::parse(n)) {
+        let covered = name.base > base && name.base <= last;
+        // An old index that the replacement has none for.
+        let stale = name.base == base
+            && !swaps.contains(&name.kind)
+            && matches!(
+                name.kind,
+                Kind::OffsetIndex | Kind::TimeIndex | Kind::TxnIndex
+            );
+        if name.state == State::Plain && (covered || stale) {
+            unlink_if_there(dir, &name.to_string())?;
+        }
+    }
+    dir.sync()?;
+    for kind in swaps.into_iter().rev() {
+        let swap = FileName {
+            base,
+            kind,
+            state: State::Swap,
+        };
+        dir.rename(&swap.to_string(), &file_name(base, kind))?;
+    }
+    dir.sync()
+}
+
+/// The last offset of a segment's log, `None` for an empty one, every batch checked.
+///
+/// # Errors
+/// `Data` for anything but whole, sound batches.
+pub fn last_offset_checked(file: Arc<dyn File>, base: Offset) -> Result<Option<Offset>> {
+    let len = file.len().map_err(|e| Error::io("cannot stat", e))?;
+    let mut scanner = Scanner::new(file, Span::whole(base, len), Limits::default());
+    let mut last = None;
+    loop {
+        match scanner.step()? {
+            Step::Batch(_) => last = scanner.header().map(|h| h.last_offset),
+            Step::End(end) if end.tail == Tail::Clean => return Ok(last),
+            Step::End(end) => {
+                let why = "the data ends before the file";
+                return Err(Error::data(why).at_position(end.position.0));
+            }
+            Step::Bad(bad) => {
+                let at = bad.position.0 + bad.defect.at as u64;
+                return Err(Error::data(bad.defect.reason).at_position(at));
+            }
+        }
+    }
+}
