@@ -27,6 +27,7 @@ mod complete;
 pub mod context;
 mod dump;
 pub mod exit;
+mod grep;
 mod help;
 mod info;
 mod init;
@@ -89,6 +90,13 @@ const COMMANDS: &[Entry] = &[
         about: "the last records, and what comes next",
         command: tail::command,
         run: tail::run,
+    },
+    Entry {
+        name: "grep",
+        job: Job::WriteAndRead,
+        about: "records that match",
+        command: grep::command,
+        run: grep::run,
     },
     Entry {
         name: "ls",

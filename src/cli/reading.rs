@@ -1,8 +1,10 @@
 //! What the commands that print records share: their options, and stdout as a place where output
 //! goes.
 
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgMatches};
@@ -17,6 +19,7 @@ use crate::ops::emit::{EmitOptions, Emitter, Sink};
 use crate::ops::output::table::TableColumn;
 use crate::ops::output::{Format, FormatOptions};
 use crate::ops::select::{Part, Selection};
+use crate::ops::tail::{self, Ended, TailOptions};
 use crate::ops::topic::Partition;
 use crate::ops::{wait, words};
 use crate::sys::watch::{Wake, Watch};
@@ -65,10 +68,31 @@ pub fn options() -> Vec<Arg> {
 /// # Errors
 /// `Usage` for words that cannot be understood or do not go together.
 pub fn emitter(ctx: &Context, m: &ArgMatches, limit: Option<u64>) -> Result<Emitter> {
-    let format = match args::flag(m, "nul") {
-        true => Format::Nul,
-        false => args::word(m, "format", Format::parse)?.unwrap_or(Format::Lines),
-    };
+    emitter_of(ctx, m, &format(m)?, selection(m)?, limit)
+}
+
+/// The format asked for.
+///
+/// # Errors
+/// `Usage` for a word that is none.
+pub fn format(m: &ArgMatches) -> Result<Format> {
+    match args::flag(m, "nul") {
+        true => Ok(Format::Nul),
+        false => Ok(args::word(m, "format", Format::parse)?.unwrap_or(Format::Lines)),
+    }
+}
+
+/// As [`emitter`], with a format and a selection that are not those of the options.
+///
+/// # Errors
+/// As [`emitter`].
+pub fn emitter_of(
+    ctx: &Context,
+    m: &ArgMatches,
+    format: &Format,
+    selection: Selection,
+    limit: Option<u64>,
+) -> Result<Emitter> {
     let raw = args::flag(m, "raw");
     let terminal = ctx.stdout.is_terminal() && !raw;
     if terminal && format.is_binary() {
@@ -83,7 +107,7 @@ pub fn emitter(ctx: &Context, m: &ArgMatches, limit: Option<u64>) -> Result<Emit
         (_, true) => Part::Headers,
         _ => Part::Whole,
     };
-    if part != Part::Whole && format == Format::Batch {
+    if part != Part::Whole && *format == Format::Batch {
         return Err(Error::usage(
             "-F batch copies batches as stored, not parts of records",
         ));
@@ -94,17 +118,21 @@ pub fn emitter(ctx: &Context, m: &ArgMatches, limit: Option<u64>) -> Result<Emit
             columns,
             visible: terminal,
         },
-        selection: selection(m)?,
+        selection,
         part,
         limit,
         reverse: args::flag(m, "reverse"),
         speed: speed(m)?,
         limits: Limits::default(),
     };
-    Emitter::new(&format, options)
+    Emitter::new(format, options)
 }
 
-fn selection(m: &ArgMatches) -> Result<Selection> {
+/// The records that the options choose.
+///
+/// # Errors
+/// `Usage`.
+pub fn selection(m: &ArgMatches) -> Result<Selection> {
     let headers = args::os_all(m, "header").into_iter().map(|pair| {
         let bytes = pair.as_bytes();
         match memchr::memchr(b'=', bytes) {
@@ -178,6 +206,53 @@ pub fn wait_for(ctx: &Context, m: &ArgMatches, partition: &Partition) -> Result<
     let out = std::io::stdout();
     let (wanted, out) = (Offset(wanted), Some(out.as_fd()));
     wait::until(&ctx.host, partition, wanted, durable, ctx.deadline, out)
+}
+
+/// Runs [`tail::tail`] with stdout, and says what is to be said of its output; `losses` tells whether
+/// data was skipped.
+///
+/// # Errors
+/// As [`tail::tail`].
+pub fn run_tail(
+    ctx: &mut Context,
+    partitions: Vec<Partition>,
+    options: &TailOptions,
+    emitter: &mut Emitter,
+    losses: &mut bool,
+) -> Result<Ended> {
+    let host = ctx.host.clone();
+    let mut stdout = std::mem::take(&mut ctx.stdout);
+    let mut sink = Out::new(&mut stdout);
+    let mut note = |n| *losses |= tell(ctx, &n);
+    let out = std::io::stdout();
+    let fd = Some(out.as_fd());
+    let ended = tail::tail(
+        &host, partitions, options, emitter, &mut sink, &mut note, fd,
+    );
+    let flushed = emitter.flush(&mut sink);
+    ctx.stdout = stdout;
+    let closed = |e: &Error| e.kind() == ErrorKind::ClosedPipe;
+    if !ended.as_ref().is_err_and(closed) {
+        flushed?;
+        ctx.stdout.flush_now()?;
+        tell_newlines(ctx, emitter);
+    }
+    ended
+}
+
+/// The topic's path, where new partitions are to be followed: the operand is no partition itself.
+///
+/// # Errors
+/// `Usage`.
+pub fn topic(
+    ctx: &Context,
+    log: &OsStr,
+    all: bool,
+    partitions: &[Partition],
+) -> Result<Option<PathBuf>> {
+    let path = ctx.path(log)?;
+    let is_partition = partitions.iter().any(|p| p.path == path);
+    Ok((all && !is_partition).then_some(path))
 }
 
 /// Says what a reading op noted. True if data was skipped.

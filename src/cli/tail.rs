@@ -1,15 +1,12 @@
 //! `logd tail`: the last records, and what comes next.
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
-use std::path::PathBuf;
 
 use clap::{ArgMatches, Command};
 
 use super::{Context, Outcome, args, reading};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ops::tail::{self, Ended, TailOptions};
-use crate::ops::topic::Partition;
+use crate::ops::tail::{Ended, TailOptions};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,52 +62,15 @@ pub fn run(ctx: &mut Context, m: &ArgMatches) -> Result<Outcome> {
         idle: args::duration(m, "idle", "s")?,
         pid: pid(m)?,
         deadline: ctx.deadline,
-        topic: topic(ctx, log, select.is_none(), &partitions)?,
+        topics: Vec::from_iter(reading::topic(ctx, log, select.is_none(), &partitions)?),
     };
     let mut losses = false;
-    let host = ctx.host.clone();
-    let mut stdout = std::mem::take(&mut ctx.stdout);
-    let mut sink = reading::Out::new(&mut stdout);
-    let mut note = |n| losses |= reading::tell(ctx, &n);
-    let out = std::io::stdout();
-    let fd = Some(out.as_fd());
-    let ended = tail::tail(
-        &host,
-        partitions,
-        &options,
-        &mut emitter,
-        &mut sink,
-        &mut note,
-        fd,
-    );
-    let flushed = emitter.flush(&mut sink);
-    ctx.stdout = stdout;
-    if ended
-        .as_ref()
-        .is_err_and(|e| e.kind() == ErrorKind::ClosedPipe)
-    {
-        return ended.map(|_| Outcome::Done);
-    }
-    flushed?;
-    ctx.stdout.flush_now()?;
-    reading::tell_newlines(ctx, &emitter);
-    match ended? {
+    let ended = reading::run_tail(ctx, partitions, &options, &mut emitter, &mut losses)?;
+    match ended {
         Ended::TimedOut => Err(Error::new(ErrorKind::Timeout, "--timeout passed")),
         Ended::Done if losses => Ok(Outcome::Losses),
         Ended::Done => Ok(Outcome::Done),
     }
-}
-
-/// The topic's path, where new partitions are to be followed: the operand is no partition itself.
-fn topic(
-    ctx: &Context,
-    log: &OsStr,
-    all: bool,
-    partitions: &[Partition],
-) -> Result<Option<PathBuf>> {
-    let path = ctx.path(log)?;
-    let is_partition = partitions.iter().any(|p| p.path == path);
-    Ok((all && !is_partition).then_some(path))
 }
 
 fn pid(m: &ArgMatches) -> Result<Option<i32>> {

@@ -217,6 +217,24 @@ impl Scratch {
     pub fn new() -> Scratch {
         Scratch::default()
     }
+
+    /// Appends to `out` what the body of a magic 2 batch decompresses to.
+    ///
+    /// # Errors
+    /// A defect if it does not, within `limits`.
+    pub(super) fn decompress(
+        &mut self,
+        codec: Codec,
+        magic: u8,
+        stored: &[u8],
+        out: &mut Vec<u8>,
+        limits: &Limits,
+    ) -> Result<(), Defect> {
+        let read = self
+            .decompressor
+            .decompress(codec, magic, stored, out, limits);
+        read.map_err(|d| d.shifted(RECORDS_AT))
+    }
 }
 
 impl<'a> Batch<'a> {
@@ -293,21 +311,15 @@ impl<'a> Batch<'a> {
                 legacy::Messages::open(&self.header, self.bytes, decompressor, body, limits)?;
             return Ok(Records(Inner::Legacy(messages)));
         }
-        let stored = self.bytes.get(RECORDS_AT..).unwrap_or_default();
-        let codec = self
-            .header
-            .codec()
-            .map_err(|id| Defect::new(ATTRIBUTES_AT, format!("unknown codec {id}")))?;
+        let (codec, stored) = self.stored()?;
         let body = match codec {
             Codec::None => stored,
-            // Nothing is compressed where there is nothing; some writers leave the codec bits set.
-            _ if self.header.count == 0 && stored.is_empty() => stored,
             codec => {
-                scratch.body.clear();
-                scratch
-                    .decompressor
-                    .decompress(codec, self.header.magic, stored, &mut scratch.body, limits)
-                    .map_err(|d| d.shifted(RECORDS_AT))?;
+                let mut body = std::mem::take(&mut scratch.body);
+                body.clear();
+                let read = scratch.decompress(codec, self.header.magic, stored, &mut body, limits);
+                scratch.body = body;
+                read?;
                 &scratch.body
             }
         };
@@ -316,6 +328,19 @@ impl<'a> Batch<'a> {
             body,
             codec != Codec::None,
         ))))
+    }
+
+    /// The records of a magic 2 batch as stored, and how they are compressed.
+    ///
+    /// # Errors
+    /// A defect if the codec is unknown.
+    pub(super) fn stored(&self) -> Result<(Codec, &'a [u8]), Defect> {
+        let stored = self.bytes.get(RECORDS_AT..).unwrap_or_default();
+        let unknown = |id| Defect::new(ATTRIBUTES_AT, format!("unknown codec {id}"));
+        let codec = self.header.codec().map_err(unknown)?;
+        // Nothing is compressed where there is nothing; some writers leave the codec bits set.
+        let is_empty = self.header.count == 0 && stored.is_empty();
+        Ok((if is_empty { Codec::None } else { codec }, stored))
     }
 
     /// Checks every record without delivering any.
@@ -362,7 +387,7 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-struct RecordsV2<'a> {
+pub(super) struct RecordsV2<'a> {
     body: &'a [u8],
     pos: usize,
     /// Records still to come; below zero once the end was reported.
@@ -376,7 +401,7 @@ struct RecordsV2<'a> {
 }
 
 impl<'a> RecordsV2<'a> {
-    fn new(header: &BatchHeader, body: &'a [u8], compressed: bool) -> RecordsV2<'a> {
+    pub(super) fn new(header: &BatchHeader, body: &'a [u8], compressed: bool) -> RecordsV2<'a> {
         let append = header.timestamp_type() == TimestampType::Append;
         RecordsV2 {
             body,
@@ -390,8 +415,19 @@ impl<'a> RecordsV2<'a> {
         }
     }
 
+    /// Where the next record begins.
     #[inline(always)]
-    fn next(&mut self) -> Option<Result<Record<'a>, Defect>> {
+    pub(super) fn position(&self) -> usize {
+        self.pos
+    }
+
+    /// Goes to a record's beginning.
+    pub(super) fn seek(&mut self, position: usize) {
+        self.pos = position;
+    }
+
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> Option<Result<Record<'a>, Defect>> {
         if self.left <= 0 {
             return self.end();
         }

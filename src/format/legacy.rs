@@ -313,4 +313,4 @@ fn read_field<'a>(message: &'a [u8], pos: usize, what: &str) -> Result<Field<'a>
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

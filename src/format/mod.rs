@@ -12,6 +12,7 @@
 //! | [`frame`] | where one batch ends and the next begins, in every magic |
 //! | [`batch`], [`record`], [`builder`] | RecordBatch v2: header, records, headers; writing them |
 //! | `legacy` | magic 0 and 1, plain and wrapped |
+//! | [`plain`] | a batch laid open, for who searches bytes |
 //! | [`control`] | control records: end markers and their kin |
 //! | [`index`], [`snapshot`], [`checkpoint`], [`names`] | the files beside the `.log` |
 //! | [`internal`] | records of `__consumer_offsets` and `__transaction_state` |
@@ -34,6 +35,7 @@ pub mod internal;
 mod legacy;
 pub mod names;
 pub mod partitioner;
+pub mod plain;
 pub mod record;
 pub mod snapshot;
 pub mod varint;

@@ -7,19 +7,24 @@
 //!   [`Emitter::flush`].
 //! * Memory follows the batch in hand.
 //!
-//! The common case, plain lines of everything, has a loop of its own.
+//! The common case, plain lines of everything, has a loop of its own. A search
+//! ([`Emitter::search`]) chooses records by itself and has them shown by their positions.
 
 use std::time::{Duration, Instant};
 
+use super::grep::Grep;
 use super::output::{Format, FormatOptions, Formatter, Meta};
 use super::select::{Part, Selection};
 use crate::error::{Error, Result};
-use crate::format::batch::{Batch, Scratch, TimestampType};
+use crate::format::batch::{Batch, BatchHeader, Scratch, TimestampType};
 use crate::format::builder::{BatchBuilder, Seal, stamp};
+use crate::format::plain::Plain;
 use crate::format::record::{Header, Headers, NewRecord, Record};
 use crate::format::{Defect, Limits, Offset, TimestampMs};
 use crate::log::reader::Piece;
 
+/// What stands for records left out between two that are shown.
+pub const SEPARATOR: &[u8] = b"--\n";
 /// Bytes that are gathered before they are written: a pipe takes writes of this size at its best
 /// (measured: 16 to 64 KiB into a pipe of 1 MiB), and to a file it makes no difference.
 const WRITE_BYTES: usize = 64 << 10;
@@ -91,6 +96,15 @@ enum Held {
     TooLarge,
 }
 
+/// A record of a batch laid open that is to be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pick {
+    /// Where it begins.
+    pub position: u32,
+    /// Records were left out before it, which is to be seen.
+    pub gap: bool,
+}
+
 /// Formats records and hands them on.
 pub struct Emitter {
     mode: Mode,
@@ -103,6 +117,9 @@ pub struct Emitter {
     skip: u64,
     newline_in_lines: bool,
     pace: Option<Pace>,
+    search: Option<Box<Grep>>,
+    /// Number of the log that batches come from.
+    log: usize,
 }
 
 impl Emitter {
@@ -144,7 +161,24 @@ impl Emitter {
             newline_in_lines: false,
             pace: options.speed.map(Pace::new),
             options,
+            search: None,
+            log: 0,
         })
+    }
+
+    /// Shows from now on what `search` finds, of all records.
+    pub fn search(&mut self, search: Grep) {
+        self.search = Some(Box::new(search));
+    }
+
+    /// Records that the search has found.
+    pub fn matched(&self) -> u64 {
+        self.search.as_ref().map_or(0, |s| s.matched())
+    }
+
+    /// Batches come from the log with this number from now on; 0 at first.
+    pub fn set_log(&mut self, log: usize) {
+        self.log = log;
     }
 
     /// Whether a value printed as `lines` contained a newline, so that boundaries were lost.
@@ -202,6 +236,44 @@ impl Emitter {
         }
     }
 
+    /// Shows these records of a batch all of whose records have proved good.
+    ///
+    /// # Errors
+    /// As [`Sink::write`].
+    pub fn picked(
+        &mut self,
+        meta: &Meta<'_>,
+        plain: &Plain<'_>,
+        picks: &[Pick],
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
+        let records = |p: &Pick| Some((plain.record_at(p.position as usize)?, p.gap));
+        if self.copies_batches() {
+            let records = picks
+                .iter()
+                .filter_map(records)
+                .map(|(record, _)| Ok(record));
+            recode(plain.header(), records, &mut self.out)
+                .map_err(|defect| Error::data(defect.reason))?;
+        } else {
+            for (record, gap) in picks.iter().filter_map(records) {
+                if gap {
+                    self.out.extend_from_slice(SEPARATOR);
+                }
+                let mut out = std::mem::take(&mut self.out);
+                self.render(meta, record, &mut out);
+                self.out = out;
+                if self.out.len() >= WRITE_BYTES {
+                    self.flush(sink)?;
+                }
+            }
+        }
+        match self.out.len() >= WRITE_BYTES {
+            true => self.flush(sink),
+            false => Ok(()),
+        }
+    }
+
     /// Whether whole batches are copied.
     pub fn copies_batches(&self) -> bool {
         matches!(self.mode, Mode::Batches)
@@ -218,6 +290,12 @@ impl Emitter {
         piece: &Piece<'_>,
         sink: &mut dyn Sink,
     ) -> Result<std::result::Result<Flow, Defect>> {
+        if let Some(mut search) = self.search.take() {
+            let batch = (&piece.batch, &piece.wanted);
+            let shown = search.piece(self, self.log, meta, batch, sink);
+            self.search = Some(search);
+            return shown;
+        }
         let header = piece.batch.header();
         let fits = u64::try_from(header.count).is_ok_and(|n| n <= self.left);
         let whole = piece.is_whole() && fits && self.skip == 0;
@@ -404,45 +482,24 @@ impl Emitter {
 
     /// A batch of those records that are wanted, at their offsets.
     fn recode(&mut self, piece: &Piece<'_>) -> std::result::Result<(), Defect> {
-        let header = piece.batch.header();
         let (mut left, mut skip) = (self.left, self.skip);
-        let mut builder: Option<(Offset, BatchBuilder)> = None;
-        for record in piece
+        let selection = &self.options.selection;
+        let records = piece
             .batch
             .records(&mut self.scratch, &self.options.limits)?
-        {
-            let record = record?;
-            if left == 0 || !wanted(piece, &self.options.selection, &record) {
-                continue;
-            }
-            if skip > 0 {
-                skip -= 1;
-                continue;
-            }
-            let (base, b) =
-                builder.get_or_insert_with(|| (record.offset, BatchBuilder::begin(Vec::new())));
-            let headers: Vec<Header<'_>> = record.headers.iter().collect();
-            let delta = i32::try_from(record.offset - *base)
-                .map_err(|_| Defect::new(0, "offsets of one batch are 2^31 apart"))?;
-            let new = NewRecord {
-                key: record.key,
-                value: record.value,
-                headers: &headers,
-            };
-            b.push_at(delta, record.timestamp, &new);
-            left -= 1;
-        }
-        if let Some((base, builder)) = builder {
-            let append = header.timestamp_type() == TimestampType::Append;
-            let append_time = append.then_some(header.max_timestamp);
-            let seal = Seal {
-                append_time,
-                ..Seal::default()
-            };
-            let (mut bytes, _) = builder.seal(&seal);
-            stamp(&mut bytes, base, header.leader_epoch);
-            self.out.extend_from_slice(&bytes);
-        }
+            .filter(|record| match record {
+                Ok(record) if left == 0 || !wanted(piece, selection, record) => false,
+                Ok(_) if skip > 0 => {
+                    skip -= 1;
+                    false
+                }
+                Ok(_) => {
+                    left -= 1;
+                    true
+                }
+                Err(_) => true,
+            });
+        recode(piece.batch.header(), records, &mut self.out)?;
         (self.left, self.skip) = (left, skip);
         Ok(())
     }
@@ -530,6 +587,41 @@ impl Emitter {
             Flow::More
         }))
     }
+}
+
+/// Appends a batch of these records of one that has `header`, at their offsets.
+fn recode<'a>(
+    header: &BatchHeader,
+    records: impl Iterator<Item = std::result::Result<Record<'a>, Defect>>,
+    out: &mut Vec<u8>,
+) -> std::result::Result<(), Defect> {
+    let mut builder: Option<(Offset, BatchBuilder)> = None;
+    for record in records {
+        let record = record?;
+        let (base, b) =
+            builder.get_or_insert_with(|| (record.offset, BatchBuilder::begin(Vec::new())));
+        let headers: Vec<Header<'_>> = record.headers.iter().collect();
+        let delta = i32::try_from(record.offset - *base)
+            .map_err(|_| Defect::new(0, "offsets of one batch are 2^31 apart"))?;
+        let new = NewRecord {
+            key: record.key,
+            value: record.value,
+            headers: &headers,
+        };
+        b.push_at(delta, record.timestamp, &new);
+    }
+    if let Some((base, builder)) = builder {
+        let append = header.timestamp_type() == TimestampType::Append;
+        let append_time = append.then_some(header.max_timestamp);
+        let seal = Seal {
+            append_time,
+            ..Seal::default()
+        };
+        let (mut bytes, _) = builder.seal(&seal);
+        stamp(&mut bytes, base, header.leader_epoch);
+        out.extend_from_slice(&bytes);
+    }
+    Ok(())
 }
 
 fn wanted(piece: &Piece<'_>, selection: &Selection, record: &Record<'_>) -> bool {

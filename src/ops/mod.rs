@@ -14,6 +14,7 @@
 //! | [`create`] | making a log |
 //! | [`cat`], [`span`] | reading a partition to its end; a RANGE as offsets |
 //! | [`emit`], [`select`] | records chosen, formatted, gathered, written |
+//! | [`grep`] | searching: which records match, and what is around them |
 //! | [`tail`] | the last records, and following |
 //! | [`wait`] | waiting until a log reaches an offset |
 //! | [`append`] | input into a log, and an honest account of it |
@@ -25,6 +26,7 @@ pub mod create;
 pub mod dump;
 mod eight;
 pub mod emit;
+pub mod grep;
 pub mod info;
 pub mod input;
 pub mod json;

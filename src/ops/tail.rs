@@ -51,9 +51,9 @@ pub struct TailOptions {
     pub pid: Option<i32>,
     /// Stop at this moment.
     pub deadline: Option<Instant>,
-    /// Where partitions that are made meanwhile appear: the topic's path, if that is what was asked
-    /// for.
-    pub topic: Option<PathBuf>,
+    /// Where partitions that are made meanwhile appear: the paths of the topics, if that is what was
+    /// asked for.
+    pub topics: Vec<PathBuf>,
 }
 
 /// Why it ended.
@@ -115,11 +115,13 @@ pub fn tail(
         pid_due: Instant::now() + PID_PAUSE,
     };
     let mut watch = options.follow.then(Watch::new);
-    if let (Some(watch), Some(topic)) = (&mut watch, &options.topic) {
-        let parent = topic::parent(topic);
-        let dir = host.open_dir(&parent);
-        let dir = dir.map_err(|e| Error::io("cannot open", e).at_path(&parent))?;
-        let _ = watch.dir(dir.as_ref());
+    if let Some(watch) = &mut watch {
+        for topic in &options.topics {
+            let parent = topic::parent(topic);
+            let dir = host.open_dir(&parent);
+            let dir = dir.map_err(|e| Error::io("cannot open", e).at_path(&parent))?;
+            let _ = watch.dir(dir.as_ref());
+        }
     }
     for partition in partitions {
         let source = tail.open(partition, options.read.range, watch.as_mut())?;
@@ -222,6 +224,7 @@ impl Tail<'_> {
             partition: source.partition.number,
         };
         let mut any = false;
+        self.emitter.set_log(i);
         loop {
             match source.feed.advance()? {
                 Advance::Batch => {
@@ -334,18 +337,17 @@ impl Tail<'_> {
                 source.feed.reader_mut().set_until(durable);
             }
         }
-        let Some(path) = &self.options.topic else {
-            return Ok(more);
-        };
-        for partition in topic::find(self.host.as_ref(), path)? {
-            if !self
-                .sources
-                .iter()
-                .any(|s| s.partition.path == partition.path)
-            {
-                let source = self.open(partition, words::Range::ALL, Some(watch))?;
-                self.sources.push(source);
-                more = true;
+        for path in &self.options.topics {
+            for partition in topic::find(self.host.as_ref(), path)? {
+                if !self
+                    .sources
+                    .iter()
+                    .any(|s| s.partition.path == partition.path)
+                {
+                    let source = self.open(partition, words::Range::ALL, Some(watch))?;
+                    self.sources.push(source);
+                    more = true;
+                }
             }
         }
         Ok(more)

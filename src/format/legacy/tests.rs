@@ -41,7 +41,13 @@ fn seal(offset: i64, rest: &[u8]) -> Vec<u8> {
 }
 
 /// A wrapper around `inner`, a row of messages.
-fn wrapper(magic: u8, offset: i64, attributes: u8, codec: Codec, inner: &[u8]) -> Vec<u8> {
+pub(in crate::format) fn wrapper(
+    magic: u8,
+    offset: i64,
+    attributes: u8,
+    codec: Codec,
+    inner: &[u8],
+) -> Vec<u8> {
     let mut value = Vec::new();
     Compressor::new(&Compression::from(codec)).compress(inner, &mut value);
     message(
@@ -55,7 +61,7 @@ fn wrapper(magic: u8, offset: i64, attributes: u8, codec: Codec, inner: &[u8]) -
 }
 
 /// Messages of `magic` at these offsets; the time is 1000 and the offset.
-fn row(magic: u8, offsets: &[i64]) -> Vec<u8> {
+pub(in crate::format) fn row(magic: u8, offsets: &[i64]) -> Vec<u8> {
     let each = offsets.iter().map(|&offset| {
         message(
             magic,

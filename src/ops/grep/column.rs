@@ -1,0 +1,84 @@
+//! A cell of a csv or tsv row.
+//!
+//! Rows lie in the log as they were read, without the header row, so a cell is known by its number.
+//! A row with a tab in it is a tsv row, any other a csv row. Quoting is that of `append -F csv`.
+
+use csv_core::{ReadFieldResult, Reader, ReaderBuilder};
+
+/// Finds cells.
+pub(super) struct Cells {
+    csv: Reader,
+    tsv: Reader,
+    cell: Vec<u8>,
+}
+
+impl Cells {
+    pub(super) fn new() -> Cells {
+        let reader = |delimiter| ReaderBuilder::new().delimiter(delimiter).build();
+        Cells {
+            csv: reader(b','),
+            tsv: reader(b'\t'),
+            cell: Vec::new(),
+        }
+    }
+
+    /// The cell of this number, counted from 0; `None` if the row has fewer.
+    pub(super) fn get<'a>(&'a mut self, row: &'a [u8], number: usize) -> Option<&'a [u8]> {
+        let is_tsv = memchr::memchr(b'\t', row).is_some();
+        if memchr::memchr3(b'"', b'\r', b'\n', row).is_none() {
+            let delimiter = if is_tsv { b'\t' } else { b',' };
+            return row.split(|b| *b == delimiter).nth(number);
+        }
+        // A cell is never longer than the row.
+        self.cell.resize(row.len(), 0);
+        let reader = if is_tsv { &mut self.tsv } else { &mut self.csv };
+        reader.reset();
+        let (mut rest, mut at, mut filled) = (row, 0, 0);
+        loop {
+            let out = self.cell.get_mut(filled..).unwrap_or_default();
+            // No bytes mean the end of the row, which ends its last cell.
+            let (result, read, written) = reader.read_field(rest, out);
+            rest = rest.get(read..).unwrap_or_default();
+            filled += written;
+            match result {
+                ReadFieldResult::InputEmpty => {}
+                ReadFieldResult::OutputFull | ReadFieldResult::End => return None,
+                ReadFieldResult::Field { record_end } if at < number => {
+                    if record_end {
+                        return None;
+                    }
+                    (at, filled) = (at + 1, 0);
+                }
+                ReadFieldResult::Field { .. } => return self.cell.get(..filled),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_found_by_number() {
+        let mut cells = Cells::new();
+        let mut get = |row: &str, n| {
+            let cell = cells.get(row.as_bytes(), n);
+            cell.map(|c| String::from_utf8(c.to_vec()).unwrap())
+        };
+        for (row, expected) in [
+            ("a,b,c", ["a", "b", "c"]),
+            ("a,b,c\n", ["a", "b", "c"]),
+            ("a\tb,x\tc", ["a", "b,x", "c"]),
+            ("\"a,1\",\"b\"\"2\",c", ["a,1", "b\"2", "c"]),
+            ("a,\"b\n2\",", ["a", "b\n2", ""]),
+            (",,", ["", "", ""]),
+        ] {
+            for (n, cell) in expected.iter().enumerate() {
+                assert_eq!(get(row, n).as_deref(), Some(*cell), "{row:?} {n}");
+            }
+            assert_eq!(get(row, 3), None, "{row:?}");
+        }
+        assert_eq!(get("", 1), None);
+    }
+}
