@@ -83,8 +83,8 @@ impl LockFile {
     }
 
     fn is_current(&self, logd_dir: &dyn Dir) -> io::Result<bool> {
-        let held = self.file.meta()?.id;
-        Ok(logd_dir.stat(&self.name)?.is_some_and(|m| m.id == held) && logd_dir.is_current()?)
+        let held = self.file.id()?;
+        Ok(logd_dir.id_of(&self.name)? == Some(held) && logd_dir.is_current()?)
     }
 
     /// Writes the holder's note; errors do not matter.

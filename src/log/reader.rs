@@ -639,10 +639,10 @@ impl Reader {
             .view
             .log()
             .dir()
-            .stat(&last.log_name())
+            .id_of(&last.log_name())
             .map_err(place)?;
-        let held = tail.file.meta().map_err(place)?;
-        Ok(named.is_none_or(|n| n.id != held.id))
+        let held = tail.file.id().map_err(place)?;
+        Ok(named != Some(held))
     }
 
     /// Whether the view ended at bytes that are no batch although nobody can be writing them: the

@@ -216,7 +216,7 @@ impl Syncer {
         if let [(base, file)] = state.segments.as_slice()
             && let Some(hint) = hint
             && hint.base == *base
-            && file.meta()?.id.ino == hint.inode
+            && file.id()?.ino == hint.inode
         {
             return Ok(());
         }
@@ -243,8 +243,8 @@ impl Syncer {
     }
 
     fn still_there(&self, name: &str, file: &dyn File) -> io::Result<bool> {
-        let id = file.meta()?.id;
-        Ok(self.dir.stat(name)?.is_some_and(|m| m.id == id))
+        let id = file.id()?;
+        Ok(self.dir.id_of(name)? == Some(id))
     }
 
     fn bases(&self) -> io::Result<Vec<Offset>> {
@@ -260,9 +260,9 @@ impl Syncer {
     /// Opens `.logd/end` anew if somebody removed or replaced it. In a new one no D is on record.
     fn refresh_end_file(&self, state: &mut SyncState) -> Result<()> {
         let refresh = || -> io::Result<Option<Box<dyn File>>> {
-            let held = state.end_file.meta()?.id;
-            match self.logd_dir.stat(files::END)? {
-                Some(there) if there.id == held => Ok(None),
+            let held = state.end_file.id()?;
+            match self.logd_dir.id_of(files::END)? {
+                Some(there) if there == held => Ok(None),
                 _ => self.logd_dir.open_or_create(files::END).map(Some),
             }
         };

@@ -280,9 +280,8 @@ impl Writer {
     }
 
     fn end_is_current(&self) -> io::Result<bool> {
-        let held = self.end_file.meta()?.id;
-        let there = self.logd_dir.stat(files::END)?;
-        Ok(there.is_some_and(|m| m.id == held))
+        let held = self.end_file.id()?;
+        Ok(self.logd_dir.id_of(files::END)? == Some(held))
     }
 
     fn refuse_copies(&self) -> Result<()> {

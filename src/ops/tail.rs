@@ -273,15 +273,15 @@ impl Tail<'_> {
                 new |= source.durable_watched;
             }
             let Some(tail) = view.tail() else { continue };
-            let Ok(meta) = tail.file.meta() else { continue };
+            let Ok(now) = tail.file.id() else { continue };
             let known = source.watched.as_ref();
-            if known.is_some_and(|(id, _)| *id == meta.id) {
+            if known.is_some_and(|(id, _)| *id == now) {
                 continue;
             }
             if let Some((_, id)) = source.watched.take() {
                 watch.remove(id);
             }
-            source.watched = Some((meta.id, watch.file(tail.file.as_ref())));
+            source.watched = Some((now, watch.file(tail.file.as_ref())));
             new = true;
         }
         new

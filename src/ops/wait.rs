@@ -74,14 +74,14 @@ fn watch_tail(watch: &mut Watch, view: &View, watched: &mut Option<(FileId, Watc
     let Some(tail) = view.tail() else {
         return false;
     };
-    let Ok(meta) = tail.file.meta() else {
+    let Ok(now) = tail.file.id() else {
         return false;
     };
-    if watched.as_ref().is_some_and(|(id, _)| *id == meta.id) {
+    if watched.as_ref().is_some_and(|(id, _)| *id == now) {
         return false;
     }
     let new = watch.file(tail.file.as_ref());
-    if let Some((_, old)) = watched.replace((meta.id, new)) {
+    if let Some((_, old)) = watched.replace((now, new)) {
         watch.remove(old);
     }
     true

@@ -12,6 +12,8 @@
 
 use super::fs_kind::{self, FsKind};
 use super::signals;
+use rustix::fs::StatxFlags;
+
 use super::{Access, Bytes, Dir, File, FileId, Host, Lock, Meta, Wait, check_name, refused};
 use nix::dir::Dir as Listing;
 use nix::errno::Errno;
@@ -196,6 +198,21 @@ impl Dir for RealDir {
         }
     }
 
+    fn id_of(&self, name: &str) -> io::Result<Option<FileId>> {
+        check_name(name)?;
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        match rustix::fs::statx(&self.fd, name, flags, StatxFlags::INO) {
+            Ok(s) => Ok(Some(FileId {
+                dev: rustix::fs::makedev(s.stx_dev_major, s.stx_dev_minor),
+                ino: s.stx_ino,
+            })),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            // Filtered away in some containers.
+            Err(rustix::io::Errno::NOSYS) => Ok(self.stat(name)?.map(|m| m.id)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn File>> {
         check_name(name)?;
         let mode = match access {
@@ -314,12 +331,17 @@ pub(super) struct RealFile {
     file: fs::File,
     /// Another open file of the same one, which holds the lock because it was the one that waited.
     locked: Mutex<Option<fs::File>>,
+    /// Asked for once.
+    id: OnceLock<FileId>,
 }
 
 impl From<fs::File> for RealFile {
     fn from(file: fs::File) -> RealFile {
-        let locked = Mutex::new(None);
-        RealFile { file, locked }
+        RealFile {
+            file,
+            locked: Mutex::new(None),
+            id: OnceLock::new(),
+        }
     }
 }
 
@@ -352,6 +374,19 @@ impl File for RealFile {
 
     fn meta(&self) -> io::Result<Meta> {
         Ok(meta_of(&fstat(&self.file)?))
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        if let Some(id) = self.id.get() {
+            return Ok(*id);
+        }
+        let id = self.meta()?.id;
+        Ok(*self.id.get_or_init(|| id))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let end = nix::unistd::lseek(&self.file, 0, nix::unistd::Whence::SeekEnd)?;
+        u64::try_from(end).map_err(io::Error::other)
     }
 
     fn lock(&self, how: Lock, wait: Wait) -> io::Result<bool> {
