@@ -121,11 +121,25 @@ const FILE_FLAGS: OFlag = OFlag::O_NOFOLLOW
 struct RealDir {
     fd: OwnedFd,
     path: PathBuf,
+    /// Asked for once.
+    id: OnceLock<FileId>,
+}
+
+/// What never changes while a descriptor is open.
+fn remembered(
+    id: &OnceLock<FileId>,
+    ask: impl FnOnce() -> io::Result<FileId>,
+) -> io::Result<FileId> {
+    match id.get() {
+        Some(id) => Ok(*id),
+        None => ask().map(|new| *id.get_or_init(|| new)),
+    }
 }
 
 impl RealDir {
     fn new(fd: OwnedFd, path: PathBuf) -> RealDir {
-        RealDir { fd, path }
+        let id = OnceLock::new();
+        RealDir { fd, path, id }
     }
 
     /// Gives what was just made in this directory its owner, group and mode (durability.md 10.1).
@@ -163,6 +177,10 @@ impl Dir for RealDir {
 
     fn meta(&self) -> io::Result<Meta> {
         Ok(meta_of(&fstat(&self.fd)?))
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        remembered(&self.id, || Ok(self.meta()?.id))
     }
 
     fn is_current(&self) -> io::Result<bool> {
@@ -377,11 +395,7 @@ impl File for RealFile {
     }
 
     fn id(&self) -> io::Result<FileId> {
-        if let Some(id) = self.id.get() {
-            return Ok(*id);
-        }
-        let id = self.meta()?.id;
-        Ok(*self.id.get_or_init(|| id))
+        remembered(&self.id, || Ok(self.meta()?.id))
     }
 
     fn len(&self) -> io::Result<u64> {
