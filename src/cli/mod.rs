@@ -40,6 +40,7 @@ pub mod stdio;
 pub mod table;
 mod tail;
 mod usage;
+mod verify;
 
 pub use context::{Context, When};
 pub use exit::{Exit, Outcome};
@@ -125,6 +126,13 @@ const COMMANDS: &[Entry] = &[
         about: "what is stored, as stored",
         command: dump::command,
         run: dump::run,
+    },
+    Entry {
+        name: "verify",
+        job: Job::Look,
+        about: "is it sound",
+        command: verify::command,
+        run: verify::run,
     },
     Entry {
         name: "completions",

@@ -19,6 +19,8 @@
 //! | [`wait`] | waiting until a log reaches an offset |
 //! | [`append`] | input into a log, and an honest account of it |
 //! | [`settings`] | settings in words, and which layer of them wins |
+//! | [`verify`] | is a log sound: every checksum, record and index |
+//! | [`throttle`] | a ceiling on bytes per second |
 
 pub mod append;
 pub mod cat;
@@ -35,6 +37,8 @@ pub mod select;
 pub mod settings;
 pub mod span;
 pub mod tail;
+pub mod throttle;
 pub mod topic;
+pub mod verify;
 pub mod wait;
 pub mod words;

@@ -5,7 +5,9 @@
 //! | [`active`] | the segment that takes appends: writing, indexing, sealing |
 //! | [`lookup`] | offset and time to a place, through indexes that are believed only if proven |
 //! | [`scan`] | the batches of one `.log`, front to back, checked; the next good one behind damage |
+//! | [`salvage`] | the same past damage: what is intact, and what lies between |
 
 pub mod active;
 pub mod lookup;
+pub mod salvage;
 pub mod scan;
