@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `NAME` | the position of group NAME here |
 //! | `NAME.lock` | held by the one reader that NAME has here, while it reads |
-//! | `NAME.member-K` | each held by one member that shares a topic (`super::members`) |
+//! | `NAME.member-K` | each held by one member that shares a topic ([`super::members`]) |
 //! | `NAME.tmp` | a position being written |
 //!
 //! So no name of a group may end in `.lock`, `.tmp` or `.member-` and digits ([`check_name`]). Lock

@@ -21,7 +21,7 @@
 //! | [`rewritten`] | which offsets maintenance has changed |
 //! | [`broker`] | living beside a Kafka broker |
 //! | [`epoch`], [`producers`] | the leader epoch; producer state and its snapshots |
-//! | [`groups`] | named reader positions, and who reads for a name |
+//! | [`groups`], [`members`] | named reader positions; who reads what in such a name |
 //! | [`reader`] | batches in order, beside writers; what is damage and what is not there yet |
 //! | [`reverse`] | the same, newest first |
 //! | [`isolation`] | which batches of transactions a reader is shown |
@@ -41,6 +41,7 @@ pub mod listing;
 pub mod lock;
 pub mod lost;
 pub mod maintenance;
+pub mod members;
 pub mod producers;
 pub mod reader;
 pub mod recovery;
