@@ -282,13 +282,14 @@ impl<'a> Asked<'a> {
             idle: None,
             pid: None,
             deadline: ctx.deadline,
+            group: None,
             topics,
         };
         let mut ending = Ending::default();
         let ended = reading::run_tail(ctx, partitions, &options, &mut emitter, &mut ending.losses)?;
         match ended {
             Ended::TimedOut => Err(Error::new(ErrorKind::Timeout, "--timeout passed")),
-            Ended::Done => Ok(self.outcome(ctx, &emitter, ending)),
+            Ended::Done | Ended::Stopped(_) => Ok(self.outcome(ctx, &emitter, ending)),
         }
     }
 

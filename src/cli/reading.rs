@@ -13,8 +13,11 @@ use super::stdio::Stdout;
 use super::{Context, args};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Limits, Offset};
+use crate::log::groups;
 use crate::log::isolation::Isolation;
+use crate::log::members::Name;
 use crate::ops::cat::{CatOptions, Note};
+use crate::ops::consume::{GroupOptions, Start};
 use crate::ops::emit::{EmitOptions, Emitter, Sink};
 use crate::ops::output::table::TableColumn;
 use crate::ops::output::{Format, FormatOptions};
@@ -24,6 +27,9 @@ use crate::ops::topic::Partition;
 use crate::ops::{wait, words};
 use crate::sys::watch::{Wake, Watch};
 use crate::sys::{pipe, signals};
+
+/// How often a follower stores how far its group came.
+const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
 /// Options that choose and show records.
 pub fn options() -> Vec<Arg> {
@@ -61,6 +67,94 @@ pub fn options() -> Vec<Arg> {
     options.extend(args::format());
     options.extend(args::durable());
     options
+}
+
+/// Options of reading in the name of a group.
+pub fn group_options() -> Vec<Arg> {
+    let start = args::option(
+        "start",
+        "WHERE",
+        "Where a new group starts: earliest, latest",
+    );
+    vec![
+        args::group(),
+        start
+            .value_parser(["earliest", "latest"])
+            .hide_possible_values(true),
+        args::switch(
+            "no-commit",
+            "Mark what was read; logd groups commit confirms it",
+        ),
+        args::allow_network_fs(),
+    ]
+}
+
+/// How to read in the name of the group that `-g` names, if it does. `command` is what others are told;
+/// `log` the operand, whose `partitions` are shared if they are all of a topic.
+///
+/// # Errors
+/// `Usage` for words that do not go together.
+pub fn group(
+    ctx: &Context,
+    m: &ArgMatches,
+    command: &str,
+    log: &OsStr,
+    partitions: &[Partition],
+) -> Result<Option<GroupOptions>> {
+    let Some(name) = args::text(m, "group") else {
+        let of_group = |id: &&str| args::flag(m, id) || args::text(m, id).is_some();
+        return match ["start", "no-commit", "commit-every"]
+            .iter()
+            .find(|id| of_group(id))
+        {
+            Some(id) => Err(Error::usage(format!("--{id}: only with -g GROUP"))),
+            None => Ok(None),
+        };
+    };
+    let all = args::text(m, "partition").is_none();
+    groups::check_name(name).map_err(|e| words::in_option("--group", e))?;
+    let range = args::range(m, "from-offset", &ctx.now())?;
+    if range.is_some_and(|r| r.from.is_some()) {
+        let why = "-o: with -g reading starts where the group is; only an end may be given";
+        let log = log.to_string_lossy();
+        return Err(Error::usage(why).hint(format!("logd groups seek {log} {name} POS")));
+    }
+    if args::flag(m, "reverse") {
+        return Err(Error::usage("--reverse: a group reads forward"));
+    }
+    Ok(Some(GroupOptions {
+        name: Name {
+            group: name.to_string(),
+            command: format!("logd {command}"),
+            allow_network_fs: args::flag(m, "allow-network-fs"),
+        },
+        start: match args::text(m, "start") {
+            Some("latest") => Start::Latest,
+            _ => Start::Earliest,
+        },
+        no_commit: args::flag(m, "no-commit"),
+        commit_every: match m.try_contains_id("commit-every") {
+            Ok(_) => args::duration(m, "commit-every", "s")?.unwrap_or(COMMIT_EVERY),
+            Err(_) => COMMIT_EVERY,
+        },
+        as_member: topic(ctx, log, all, partitions)?.is_some(),
+        wait: args::duration(m, "wait", "s")?.unwrap_or_default(),
+    }))
+}
+
+/// Refuses what only goes with `-g`.
+///
+/// # Errors
+/// `Usage`.
+pub fn refuse_group_words(m: &ArgMatches) -> Result<()> {
+    let given = |id: &&str| args::flag(m, id) || args::text(m, id).is_some();
+    match ["start", "no-commit", "commit-every", "wait"]
+        .iter()
+        .find(|id| given(id))
+    {
+        Some(id) => Err(Error::usage(format!("--{id}: only with -g GROUP"))),
+        None => Ok(()),
+    }
 }
 
 /// The emitter that the options ask for.
@@ -286,6 +380,14 @@ pub fn tell(ctx: &Context, note: &Note) -> bool {
             "{}: the log was cut back; going on at offset {next}",
             path.display()
         )),
+        Note::Lost(path, lost) => {
+            for l in lost {
+                ctx.message.warn(format!(
+                    "{}: {}: {} bytes from offset {} on were taken out (segment {:020}, byte {})",
+                    path.display(), l.reason, l.bytes, l.offset, l.segment.0, l.position
+                ));
+            }
+        }
         Note::NothingDurable(path) => ctx.message.warn(format!(
             "{}: nothing is known to be durable here; nothing is shown",
             path.display()

@@ -52,6 +52,8 @@ pub struct Share {
     /// Who holds a partition that was asked for last.
     refusal: Option<Error>,
     news: Receiver<News>,
+    /// What was seen of them but not taken in.
+    seen: Option<News>,
     sender: Sender<News>,
     /// Whether what a waiting thread gets is wanted. Read-locked while a lock is handed over.
     wanted: Arc<RwLock<bool>>,
@@ -107,6 +109,7 @@ impl Share {
             member,
             refusal: None,
             news,
+            seen: None,
             sender,
             wanted: Arc::new(RwLock::new(false)),
         };
@@ -189,6 +192,14 @@ impl Share {
         Ok(taken)
     }
 
+    /// Whether a thread that waits has something to tell: it is time for [`Share::take_or_wait`].
+    pub fn has_news(&mut self) -> bool {
+        if self.seen.is_none() {
+            self.seen = self.news.try_recv().ok();
+        }
+        self.seen.is_some()
+    }
+
     /// Tells that this partition is given up. Its [`Group`] was dropped, and so the lock is free.
     pub fn gave_up(&mut self, path: &Path) {
         self.set(path, State::Left);
@@ -201,7 +212,7 @@ impl Share {
 
     fn take_handed_over(&mut self) -> Result<Vec<Group>> {
         let (mut taken, mut failure) = (Vec::new(), None);
-        while let Ok(news) = self.news.try_recv() {
+        while let Some(news) = self.seen.take().or_else(|| self.news.try_recv().ok()) {
             match news {
                 News::Gone(k) => {
                     if let Some(member) = &mut self.member {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::consume::{Claim, GroupOptions, behind_shown};
 use super::emit::{Emitter, Flow, Sink};
 use super::output::Meta;
 use super::span;
@@ -12,8 +13,10 @@ use super::topic::Partition;
 use super::words;
 use crate::error::{Error, Result};
 use crate::format::{Defect, Limits, Offset, Position};
+use crate::log::groups::Group;
 use crate::log::isolation::{Feed, Isolation, OpenTransaction};
 use crate::log::listing::LogDir;
+use crate::log::lost::Lost;
 use crate::log::reader::{Advance, Damage, Piece, ReadOptions, read_end};
 use crate::log::reverse::Reverse;
 use crate::log::view::View;
@@ -53,6 +56,8 @@ pub enum Note {
     CutBack(PathBuf, Offset),
     /// Nothing is known to be durable in this log.
     NothingDurable(PathBuf),
+    /// Recovery took this out of the log before a position could be stored.
+    Lost(PathBuf, Vec<Lost>),
 }
 
 /// Reads one partition into `emitter`.
@@ -68,62 +73,148 @@ pub fn cat(
     sink: &mut dyn Sink,
     note: &mut dyn FnMut(Note),
 ) -> Result<Flow> {
-    let mut view = View::of(LogDir::open(host.as_ref(), &partition.path)?)?;
-    let mut wanted = span::resolve(&mut view, &options.range, options.clamp, options.limits)?;
-    if options.durable {
-        let durable = read_end(&view)?.durable;
-        if durable.is_none() {
-            note(Note::NothingDurable(partition.path.clone()));
-        }
-        wanted.end = wanted
-            .end
-            .min(durable.unwrap_or(wanted.start))
-            .max(wanted.start);
+    let mut cat = Cat {
+        host,
+        options,
+        emitter,
+        sink,
+        note,
+    };
+    cat.partition(partition)
+}
+
+/// Where records come from and go to.
+pub struct Cat<'a> {
+    /// The machine.
+    pub host: &'a Arc<dyn Host>,
+    /// What to read of each partition.
+    pub options: &'a CatOptions,
+    /// What to show of it, and how.
+    pub emitter: &'a mut Emitter,
+    /// Where it goes.
+    pub sink: &'a mut dyn Sink,
+    /// Hears what a person should know.
+    pub note: &'a mut dyn FnMut(Note),
+}
+
+impl Cat<'_> {
+    /// Reads one partition.
+    ///
+    /// # Errors
+    /// As [`cat`].
+    pub fn partition(&mut self, partition: &Partition) -> Result<Flow> {
+        let options = self.options;
+        let mut view = View::of(LogDir::open(self.host.as_ref(), &partition.path)?)?;
+        let wanted = span::resolve(&mut view, &options.range, options.clamp, options.limits)?;
+        self.read(partition, view, wanted, None)
     }
-    let read = ReadOptions {
-        limits: options.limits,
-        skip_corrupt: options.skip_corrupt,
-    };
-    let mut source = Source::new(host, view, wanted, options, read)?;
-    let meta = Meta {
-        topic: &partition.topic,
-        partition: partition.number,
-    };
-    loop {
-        match source.advance()? {
-            Advance::Batch => {
-                let Some(piece) = source.piece() else {
-                    continue;
-                };
-                let shown = emitter.piece(&meta, &piece, sink)?;
-                match shown {
-                    Ok(Flow::More) => {}
-                    Ok(Flow::Full) => return Ok(Flow::Full),
-                    Err(defect) => {
-                        let damage = source.condemn(defect);
-                        if !options.skip_corrupt {
-                            return Err(damage.error());
-                        }
-                        note(Note::Damage(damage));
+
+    /// Reads one partition from the position of a group on, whose lock is held. The claim knows how far
+    /// it came; the emitter may still hold some of that.
+    ///
+    /// # Errors
+    /// As [`cat`] and [`Claim::begin`].
+    pub fn claimed(
+        &mut self,
+        partition: &Partition,
+        group: Group,
+        how: &GroupOptions,
+    ) -> Result<(Flow, Claim)> {
+        let options = self.options;
+        let mut view = View::of(LogDir::open(self.host.as_ref(), &partition.path)?)?;
+        let mut claim = Claim::begin(group, &mut view, how, options.clamp, self.note)?;
+        let range = words::Range {
+            from: None,
+            ..options.range
+        };
+        let end = span::resolve(&mut view, &range, options.clamp, options.limits)?.end;
+        let wanted = claim.next()..end.max(claim.next());
+        let flow = self.read(partition, view, wanted, Some(&mut claim))?;
+        Ok((flow, claim))
+    }
+
+    fn read(
+        &mut self,
+        partition: &Partition,
+        view: View,
+        mut wanted: Range<Offset>,
+        mut claim: Option<&mut Claim>,
+    ) -> Result<Flow> {
+        if self.options.durable {
+            let durable = read_end(&view)?.durable;
+            if durable.is_none() {
+                (self.note)(Note::NothingDurable(partition.path.clone()));
+            }
+            wanted.end = wanted
+                .end
+                .min(durable.unwrap_or(wanted.start))
+                .max(wanted.start);
+        }
+        let mut source = Source::new(self.host, view, wanted, self.options)?;
+        loop {
+            match source.advance()? {
+                Advance::Batch => {
+                    let flow = self.piece(partition, &source, claim.as_deref_mut())?;
+                    if flow == Flow::Full {
+                        return Ok(Flow::Full);
                     }
                 }
+                Advance::Gone(range) if self.options.clamp => {
+                    (self.note)(Note::Gone(partition.path.clone(), range))
+                }
+                Advance::Gone(range) => return Err(gone(partition, &range, claim.as_deref())),
+                Advance::Damage(damage) => (self.note)(Note::Damage(damage)),
+                Advance::End => break,
             }
-            Advance::Gone(range) if options.clamp => {
-                note(Note::Gone(partition.path.clone(), range))
-            }
-            Advance::Gone(range) => return Err(gone(partition, &range)),
-            Advance::Damage(damage) => note(Note::Damage(damage)),
-            Advance::End => break,
         }
+        if let (Some(claim), Some(next)) = (claim, source.next_offset()) {
+            claim.shown(next.max(claim.next()));
+        }
+        if let Some(open) = source.open() {
+            (self.note)(Note::Open(partition.path.clone(), open));
+        } else if let Source::Forward(feed) = &mut source
+            && let Some((path, position)) = feed.reader_mut().torn_tail()?
+        {
+            (self.note)(Note::TornTail(path, position));
+        }
+        Ok(Flow::More)
     }
-    if let Some(open) = source.open() {
-        note(Note::Open(partition.path.clone(), open));
-    } else if let Source::Forward(feed) = &mut source
-        && let Some((path, position)) = feed.reader_mut().torn_tail()?
-    {
-        note(Note::TornTail(path, position));
+
+    /// Shows the batch that was found.
+    fn piece(
+        &mut self,
+        partition: &Partition,
+        source: &Source,
+        claim: Option<&mut Claim>,
+    ) -> Result<Flow> {
+        let Some(piece) = source.piece() else {
+            return Ok(Flow::More);
+        };
+        let meta = Meta {
+            topic: &partition.topic,
+            partition: partition.number,
+        };
+        let left = self.emitter.left();
+        match self.emitter.piece(&meta, &piece, self.sink)? {
+            Ok(Flow::More) => {}
+            Ok(Flow::Full) => {
+                if let Some(claim) = claim {
+                    let count = left - self.emitter.left();
+                    let limits = &self.options.limits;
+                    claim.shown(behind_shown(self.emitter, &piece, count, limits));
+                }
+                return Ok(Flow::Full);
+            }
+            Err(defect) => {
+                let damage = source.condemn(defect);
+                if !self.options.skip_corrupt {
+                    return Err(damage.error());
+                }
+                (self.note)(Note::Damage(damage));
+            }
+        }
+        Ok(Flow::More)
     }
-    Ok(Flow::More)
 }
 
 /// A partition read in one direction or the other.
@@ -138,9 +229,12 @@ impl Source {
         view: View,
         wanted: Range<Offset>,
         options: &CatOptions,
-        read: ReadOptions,
     ) -> Result<Source> {
         let (host, isolation) = (host.clone(), options.isolation);
+        let read = ReadOptions {
+            limits: options.limits,
+            skip_corrupt: options.skip_corrupt,
+        };
         if options.reverse {
             let reverse = Reverse::new(host, view, wanted, isolation, read);
             return Ok(Source::Backward(Box::new(reverse)));
@@ -170,6 +264,14 @@ impl Source {
         }
     }
 
+    /// How far a read forward came.
+    fn next_offset(&self) -> Option<Offset> {
+        match self {
+            Source::Forward(feed) => Some(feed.reader().next_offset().min(feed.reader().until())),
+            Source::Backward(_) => None,
+        }
+    }
+
     fn open(&self) -> Option<OpenTransaction> {
         match self {
             Source::Forward(feed) => feed.open(),
@@ -179,7 +281,10 @@ impl Source {
 }
 
 /// The error of a reader that retention has overtaken.
-pub fn gone(partition: &Partition, range: &Range<Offset>) -> Error {
+fn gone(partition: &Partition, range: &Range<Offset>, claim: Option<&Claim>) -> Error {
+    if let Some(claim) = claim {
+        return claim.overtaken(range);
+    }
     let Range { start, end } = range;
     Error::not_found(format!(
         "offsets {start}..{end} were removed by retention while reading"

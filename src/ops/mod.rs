@@ -13,6 +13,7 @@
 //! | [`info`] | what is in a log |
 //! | [`create`] | making a log |
 //! | [`cat`], [`span`] | reading a partition to its end; a RANGE as offsets |
+//! | [`consume`] | reading in the name of a group |
 //! | [`emit`], [`select`] | records chosen, formatted, gathered, written |
 //! | [`grep`] | searching: which records match, and what is around them |
 //! | [`tail`] | the last records, and following |
@@ -24,6 +25,7 @@
 
 pub mod append;
 pub mod cat;
+pub mod consume;
 pub mod create;
 pub mod dump;
 mod eight;

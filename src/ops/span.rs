@@ -85,6 +85,6 @@ fn absolute(view: &View, n: Offset, clamp: bool, limits: Limits) -> Result<Offse
 
 /// Whether an offset is not past the end for sure: the active segment begins there or above, so the
 /// end need not be looked for.
-fn is_inside(view: &View, n: Offset) -> bool {
+pub fn is_inside(view: &View, n: Offset) -> bool {
     view.tail().is_some_and(|t| n <= t.segment.base())
 }

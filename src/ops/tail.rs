@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cat::{CatOptions, Note};
+use super::consume::{Claim, GroupOptions, behind_shown};
 use super::emit::{Emitter, Flow, Sink};
 use super::output::Meta;
 use super::topic::{self, Partition};
@@ -31,7 +32,10 @@ use crate::log::listing::LogDir;
 use crate::log::reader::{Advance, ReadOptions, Refresh, read_end};
 use crate::log::view::View;
 use crate::sys::watch::{Wake, Watch, WatchId};
-use crate::sys::{FileId, Host};
+use crate::sys::{FileId, Host, signals};
+use group::Consumer;
+
+mod group;
 
 /// How often a process is looked for that cannot be waited for (`--pid`).
 const PID_PAUSE: Duration = Duration::from_secs(1);
@@ -51,6 +55,8 @@ pub struct TailOptions {
     pub pid: Option<i32>,
     /// Stop at this moment.
     pub deadline: Option<Instant>,
+    /// Read in the name of a group; then the last so many are not asked for.
+    pub group: Option<GroupOptions>,
     /// Where partitions that are made meanwhile appear: the paths of the topics, if that is what was
     /// asked for.
     pub topics: Vec<PathBuf>,
@@ -63,6 +69,8 @@ pub enum Ended {
     Done,
     /// The deadline passed.
     TimedOut,
+    /// This signal asked to stop.
+    Stopped(i32),
 }
 
 /// One partition being read.
@@ -77,6 +85,8 @@ struct Source {
     end: Offset,
     /// The open transaction that was told of.
     told: Option<OpenTransaction>,
+    /// That it is read in the name of a group.
+    claim: Option<Claim>,
 }
 
 /// A run of `tail`.
@@ -87,6 +97,11 @@ pub struct Tail<'a> {
     sink: &'a mut dyn Sink,
     note: &'a mut dyn FnMut(Note),
     sources: Vec<Source>,
+    consumer: Option<Consumer<'a>>,
+    /// A drain stopped before the end, so there is more to read.
+    cut_short: bool,
+    /// What was written last may not have got through.
+    sink_failed: bool,
     /// When to look for the process next (`--pid`).
     pid_due: Instant,
 }
@@ -112,6 +127,9 @@ pub fn tail(
         sink,
         note,
         sources: Vec::new(),
+        consumer: None,
+        cut_short: false,
+        sink_failed: false,
         pid_due: Instant::now() + PID_PAUSE,
     };
     let mut watch = options.follow.then(Watch::new);
@@ -123,14 +141,26 @@ pub fn tail(
             let _ = watch.dir(dir.as_ref());
         }
     }
-    for partition in partitions {
-        let source = tail.open(partition, options.read.range, watch.as_mut())?;
-        tail.sources.push(source);
+    if let Some(group) = &options.group {
+        tail.consumer = Some(Consumer::new(host, partitions, group)?);
+        tail.begin_group(watch.as_mut())?;
+    } else {
+        for partition in partitions {
+            let source = tail.open(partition, options.read.range, watch.as_mut())?;
+            tail.sources.push(source);
+        }
+        if let Some(n) = options.last {
+            tail.show_last(n)?;
+        }
     }
-    if let Some(n) = options.last {
-        tail.show_last(n)?;
+    let ended = tail.run(watch, out);
+    tail.end_group(ended)
+}
+
+fn watch_dir(watch: Option<&mut Watch>, view: &View) {
+    if let Some(watch) = watch {
+        let _ = watch.dir(view.log().dir().as_ref());
     }
-    tail.run(watch, out)
 }
 
 impl Tail<'_> {
@@ -143,12 +173,20 @@ impl Tail<'_> {
     ) -> Result<Source> {
         let read = &self.options.read;
         let mut view = View::of(LogDir::open(self.host.as_ref(), &partition.path)?)?;
-        if let Some(watch) = watch {
-            let _ = watch.dir(view.log().dir().as_ref());
-        }
-        let mut wanted = span::resolve(&mut view, &range, read.clamp, read.limits)?;
+        watch_dir(watch, &view);
+        let wanted = span::resolve(&mut view, &range, read.clamp, read.limits)?;
+        self.source(partition, view, wanted, None)
+    }
+
+    fn source(
+        &self,
+        partition: Partition,
+        view: View,
+        mut wanted: std::ops::Range<Offset>,
+        claim: Option<Claim>,
+    ) -> Result<Source> {
         let end = wanted.end;
-        if read.durable {
+        if self.options.read.durable {
             wanted.end = end.min(durable(&view)?);
         }
         let feed = self.feed(view, wanted)?;
@@ -159,6 +197,7 @@ impl Tail<'_> {
             durable_watched: false,
             end,
             told: None,
+            claim,
         })
     }
 
@@ -187,23 +226,23 @@ impl Tail<'_> {
                     (Flow::More, any) => shown |= any,
                 }
             }
-            self.emitter.flush(self.sink)?;
-            self.sink.pause(Duration::ZERO)?;
+            self.flush()?;
             let Some(watch) = &mut watch else {
                 return Ok(Ended::Done);
             };
             if shown {
                 heard = Instant::now();
             }
-            if self
-                .sources
-                .iter()
-                .all(|s| s.feed.reader().next_offset() >= s.end)
-            {
+            let had = self.sources.len();
+            self.look_after_group(watch)?;
+            if self.is_at_end() {
                 return Ok(Ended::Done);
             }
             if let Some(ended) = self.is_over(heard) {
                 return Ok(ended);
+            }
+            if std::mem::take(&mut self.cut_short) || self.sources.len() > had {
+                continue;
             }
             // What one wake-up told of may be more than one look finds: a write and the roll after it.
             if self.refresh(watch, std::mem::take(&mut is_unsure))? {
@@ -214,52 +253,99 @@ impl Tail<'_> {
         }
     }
 
-    /// Shows everything that a source has by now. Tells whether that was anything.
+    /// Hands on what is gathered, all the way.
+    fn flush(&mut self) -> Result<()> {
+        let flushed = self.emitter.flush(self.sink);
+        let flushed = flushed.and_then(|()| self.sink.pause(Duration::ZERO));
+        self.sink_failed |= flushed.is_err();
+        flushed.map(drop)
+    }
+
+    /// Whether everything that was asked for was shown. A reader that holds no partition has yet to get
+    /// one.
+    fn is_at_end(&self) -> bool {
+        let at_end = |s: &Source| s.feed.reader().next_offset() >= s.end;
+        let waits = self.consumer.is_some() && self.sources.is_empty();
+        !waits && self.sources.iter().all(at_end)
+    }
+
+    /// Shows everything that a source has by now, or part of it if the group wants to be looked after.
+    /// Tells whether that was anything.
     fn drain(&mut self, i: usize) -> Result<(Flow, bool)> {
-        let Some(source) = self.sources.get_mut(i) else {
-            return Ok((Flow::More, false));
-        };
-        let meta = Meta {
-            topic: &source.partition.topic,
-            partition: source.partition.number,
-        };
         let mut any = false;
         self.emitter.set_log(i);
         loop {
+            if any && self.is_group_due() {
+                self.cut_short = true;
+                return Ok((Flow::More, any));
+            }
+            let Some(source) = self.sources.get_mut(i) else {
+                return Ok((Flow::More, any));
+            };
             match source.feed.advance()? {
                 Advance::Batch => {
-                    let Some(piece) = source.feed.piece() else {
-                        continue;
-                    };
                     any = true;
-                    match self.emitter.piece(&meta, &piece, self.sink)? {
-                        Ok(Flow::More) => {}
-                        Ok(Flow::Full) => {
-                            self.emitter.flush(self.sink)?;
-                            return Ok((Flow::Full, true));
-                        }
-                        Err(defect) => {
-                            let damage = source.feed.reader().condemn(defect);
-                            if !self.options.read.skip_corrupt {
-                                return Err(damage.error());
-                            }
-                            (self.note)(Note::Damage(damage));
-                        }
+                    if self.show(i)? == Flow::Full {
+                        return Ok((Flow::Full, true));
                     }
                 }
                 Advance::Gone(range) => {
+                    if let Some(claim) = source.claim.as_ref().filter(|_| !self.options.read.clamp)
+                    {
+                        return Err(claim.overtaken(&range));
+                    }
                     (self.note)(Note::Gone(source.partition.path.clone(), range));
                 }
                 Advance::Damage(damage) => (self.note)(Note::Damage(damage)),
                 Advance::End => break,
             }
         }
+        let Some(source) = self.sources.get_mut(i) else {
+            return Ok((Flow::More, any));
+        };
+        source.note_shown();
         let open = source.feed.open();
         if let Some(open) = open.filter(|_| open != source.told) {
             (self.note)(Note::Open(source.partition.path.clone(), open));
         }
         source.told = open.or(source.told);
         Ok((Flow::More, any))
+    }
+
+    /// Shows the batch that a source has found.
+    fn show(&mut self, i: usize) -> Result<Flow> {
+        let Some(source) = self.sources.get_mut(i) else {
+            return Ok(Flow::More);
+        };
+        let Some(piece) = source.feed.piece() else {
+            return Ok(Flow::More);
+        };
+        let meta = Meta {
+            topic: &source.partition.topic,
+            partition: source.partition.number,
+        };
+        let left = self.emitter.left();
+        let shown = self.emitter.piece(&meta, &piece, self.sink);
+        self.sink_failed |= shown.is_err();
+        match shown? {
+            Ok(Flow::More) => source.note_shown(),
+            Ok(Flow::Full) => {
+                if let Some(claim) = &mut source.claim {
+                    let (count, limits) = (left - self.emitter.left(), &self.options.read.limits);
+                    claim.shown(behind_shown(self.emitter, &piece, count, limits));
+                }
+                self.flush()?;
+                return Ok(Flow::Full);
+            }
+            Err(defect) => {
+                let damage = source.feed.reader().condemn(defect);
+                if !self.options.read.skip_corrupt {
+                    return Err(damage.error());
+                }
+                (self.note)(Note::Damage(damage));
+            }
+        }
+        Ok(Flow::More)
     }
 
     /// Watches the file that takes appends now, of every partition, and the one D is published in.
@@ -297,6 +383,10 @@ impl Tail<'_> {
     /// Tells if it is time to end, also while records keep coming.
     fn is_over(&mut self, heard: Instant) -> Option<Ended> {
         let now = Instant::now();
+        let stop = signals::stop_requested().filter(|_| self.consumer.is_some());
+        if let Some(signal) = stop {
+            return Some(Ended::Stopped(signal));
+        }
         if let Some(pid) = self.options.pid.filter(|_| self.pid_due <= now) {
             if !is_alive(pid) {
                 return Some(Ended::Done);
@@ -311,7 +401,8 @@ impl Tail<'_> {
     fn sleep(&self, watch: &mut Watch, heard: Instant, out: Option<BorrowedFd<'_>>) -> Result<()> {
         let pid = self.options.pid.map(|_| self.pid_due);
         let end = self.end_time(heard).map(|end| end.0);
-        let until = [pid, end].into_iter().flatten().min();
+        let group = self.group_look();
+        let until = [pid, end, group].into_iter().flatten().min();
         let left = until.map(|u| u.saturating_duration_since(Instant::now()));
         let wake = watch.wait(left, out);
         match wake.map_err(|e| Error::io("cannot wait", e))? {
@@ -328,6 +419,9 @@ impl Tail<'_> {
             let found = source.feed.refresh(was_woken)?;
             more |= found != Refresh::Nothing;
             if found == Refresh::CutBack {
+                if let Some(claim) = &source.claim {
+                    return Err(claim.cut_back());
+                }
                 let next = source.feed.reader().next_offset();
                 (self.note)(Note::CutBack(source.partition.path.clone(), next));
             }
@@ -339,7 +433,9 @@ impl Tail<'_> {
         }
         for path in &self.options.topics {
             for partition in topic::find(self.host.as_ref(), path)? {
-                if !self
+                if self.consumer.is_some() {
+                    more |= self.add_to_group(partition);
+                } else if !self
                     .sources
                     .iter()
                     .any(|s| s.partition.path == partition.path)

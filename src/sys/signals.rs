@@ -45,6 +45,8 @@ struct State {
 }
 
 static STATE: OnceLock<State> = OnceLock::new();
+/// See [`end_within`].
+static END_WITHIN: OnceLock<Duration> = OnceLock::new();
 
 /// Catches INT, TERM, HUP (unless ignored) and USR1 from here on. A second call does nothing.
 ///
@@ -98,6 +100,10 @@ fn make_deadly_after(mut first: UnixStream, deadly: Arc<AtomicBool>) -> io::Resu
         if first.read_exact(&mut [0]).is_ok() {
             std::thread::sleep(GRACE);
             deadly.store(true, Ordering::SeqCst);
+            if let (Some(time), Some(signal)) = (END_WITHIN.get(), stop_requested()) {
+                std::thread::sleep(time.saturating_sub(GRACE));
+                die_by(signal);
+            }
         }
     };
     let thread = std::thread::Builder::new().name("signals".into());
@@ -108,6 +114,12 @@ fn make_deadly_after(mut first: UnixStream, deadly: Arc<AtomicBool>) -> io::Resu
 pub fn stop_requested() -> Option<i32> {
     let number = STATE.get()?.stop.load(Ordering::SeqCst);
     i32::try_from(number).ok().filter(|n| *n != 0)
+}
+
+/// Has the first signal that asks this process to end kill it after this time, if it is still there:
+/// for one that could be held up for ever on its way, by a reader of its output that does not read.
+pub fn end_within(time: Duration) {
+    let _ = END_WITHIN.set(time);
 }
 
 /// Whether USR1 asked for a progress report since the last call.
