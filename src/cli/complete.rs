@@ -10,8 +10,8 @@
 use super::{COMMANDS, Context, Entry, Outcome, args, definition, entry, help};
 use crate::error::{Error, Result};
 use crate::format::codec::Codec;
-use crate::format::names::{parse_partition, valid_topic};
-use crate::log::files;
+use crate::format::names::parse_partition;
+use crate::log::{files, groups as log_groups};
 use crate::ops::topic::{find, open_if_there, parent};
 use clap::{Arg, ArgMatches, Command};
 use std::collections::BTreeMap;
@@ -162,6 +162,12 @@ fn in_command(ctx: &Context, entry: &Entry, before: &[String], current: &str) ->
     match entry.name {
         "help" => starting([commands(), topics()].concat(), current),
         "man" => starting(commands(), current),
+        "groups" => match operands.len() {
+            0 => operand(ctx, &command, current),
+            1 => logs(ctx, current),
+            2 => starting(groups(ctx, operands.get(1..).unwrap_or_default()), current),
+            _ => Vec::new(),
+        },
         _ => operand(ctx, &command, current),
     }
 }
@@ -233,13 +239,11 @@ fn groups(ctx: &Context, operands: &[&str]) -> Vec<Candidate> {
     for log in operands {
         let partitions = ctx.resolve(log.as_ref(), None).unwrap_or_default();
         for p in partitions {
-            let dir = p.path.join(files::LOGD_DIR).join(files::GROUPS);
+            let dir = p.path.join(files::LOGD_DIR);
             let dir = open_if_there(&*ctx.host, &dir).ok().flatten();
-            for name in dir.and_then(|d| d.list().ok()).unwrap_or_default() {
-                // Lock files lie beside the positions.
-                if valid_topic(&name) && !name.ends_with(".lock") && !name.ends_with(".tmp") {
-                    names.insert(name, String::new());
-                }
+            let found = dir.and_then(|d| log_groups::names(&*d).ok());
+            for name in found.unwrap_or_default() {
+                names.insert(name, String::new());
             }
         }
     }
@@ -365,5 +369,9 @@ mod tests {
         let names = |log| values(&ctx, &group, &[log]).into_iter().map(|(c, _)| c);
         assert_eq!(names("orders").collect::<Vec<_>>(), ["nightly"]);
         assert_eq!(names("users").count(), 0);
+        assert_eq!(get(&ctx, &["groups", "l"]), ["ls", "lag"]);
+        assert_eq!(get(&ctx, &["groups", "lag", "or"]), ["orders"]);
+        assert_eq!(get(&ctx, &["groups", "lag", "orders", "n"]), ["nightly"]);
+        assert_eq!(get(&ctx, &["cat", "orders", "-g", ""]), ["nightly"]);
     }
 }

@@ -1,5 +1,6 @@
 //! `logd info`: what a log holds, in rows or as one bare value.
 
+use super::groups;
 use super::ls::fail_on_damage;
 use super::table::{self, Cell};
 use super::{Context, Outcome, args};
@@ -26,6 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   logd info logs/orders
   logd info --segments logs/orders-0
+  logd info --groups logs/orders
   test \"$(logd info --print end logs/orders-0)\" -gt 0";
 
 const LONG: &str = "\
@@ -50,7 +52,7 @@ pub fn command() -> Command {
     let mut command = Command::new("info")
         .long_about(LONG)
         .arg(args::switch("segments", "One row per segment"))
-        .arg(args::switch("groups", "One row per named reader position").hide(true))
+        .arg(args::switch("groups", "One row per named reader position, and how far behind it is"))
         .arg(args::switch("indexes", "One row per lookup index").hide(true))
         .arg(args::switch("settings", "Each setting, and where it came from"))
         .arg(
@@ -71,7 +73,7 @@ pub fn command() -> Command {
 
 /// Prints what was asked for.
 pub fn run(ctx: &mut Context, matches: &ArgMatches) -> Result<Outcome> {
-    for view in ["groups", "indexes"] {
+    for view in ["indexes"] {
         if args::flag(matches, view) {
             let why = format!("--{view}: this version of logd has none");
             return Err(Error::usage(why));
@@ -89,6 +91,9 @@ pub fn run(ctx: &mut Context, matches: &ArgMatches) -> Result<Outcome> {
         for p in &partitions {
             print_field(ctx, p, field)?;
         }
+    } else if args::flag(matches, "groups") {
+        let rows = groups::lag_rows(ctx, &partitions, None, |_, _| {})?;
+        table::print(ctx, &groups::LAG_HEADINGS, &rows)?;
     } else if args::flag(matches, "settings") {
         settings(ctx, &partitions)?;
     } else if args::flag(matches, "segments") {

@@ -28,6 +28,7 @@ pub mod context;
 mod dump;
 pub mod exit;
 mod grep;
+mod groups;
 mod help;
 mod info;
 mod init;
@@ -133,6 +134,13 @@ const COMMANDS: &[Entry] = &[
         about: "is it sound",
         command: verify::command,
         run: verify::run,
+    },
+    Entry {
+        name: "groups",
+        job: Job::Process,
+        about: "named reader positions",
+        command: groups::command,
+        run: groups::run,
     },
     Entry {
         name: "completions",

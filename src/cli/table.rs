@@ -10,6 +10,7 @@ use crate::format::TimestampMs;
 use crate::ops::output::date::rfc3339_string;
 use crate::ops::output::escape::visible_string;
 use serde_json::Value;
+use std::time::Duration;
 
 /// A value in a report.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,8 @@ pub enum Cell {
     Bytes(u64),
     /// A moment.
     Time(TimestampMs),
+    /// A length of time.
+    Age(Duration),
     /// A share, 0 to 1.
     Share(f64),
     /// Not known, or there is none.
@@ -42,6 +45,8 @@ impl Cell {
             Cell::Bytes(n) if human => human_bytes(*n),
             Cell::Bytes(n) => n.to_string(),
             Cell::Time(t) => rfc3339_string(*t),
+            Cell::Age(d) if human => human_age(*d),
+            Cell::Age(d) => d.as_millis().to_string(),
             Cell::Share(s) => format!("{s:.3}"),
             Cell::None => "-".to_string(),
         }
@@ -53,6 +58,7 @@ impl Cell {
             Cell::Number(n) => Value::from(*n),
             Cell::Bytes(n) => Value::from(*n),
             Cell::Time(t) => Value::from(t.0),
+            Cell::Age(d) => Value::from(u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
             Cell::Share(s) => Value::from((s * 1000.0).round() / 1000.0),
             Cell::None => Value::Null,
         }
@@ -69,6 +75,12 @@ impl<T: Into<Cell>> From<Option<T>> for Cell {
     }
 }
 
+impl From<Duration> for Cell {
+    fn from(age: Duration) -> Cell {
+        Cell::Age(age)
+    }
+}
+
 impl From<TimestampMs> for Cell {
     fn from(t: TimestampMs) -> Cell {
         Cell::Time(t)
@@ -79,6 +91,24 @@ impl From<crate::format::Offset> for Cell {
     fn from(o: crate::format::Offset) -> Cell {
         Cell::Number(o.0)
     }
+}
+
+/// `2d4h`: two units at most, a DURATION again.
+pub fn human_age(age: Duration) -> String {
+    const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+    let seconds = age.as_secs();
+    let Some(at) = UNITS.iter().position(|(_, n)| seconds >= *n) else {
+        return format!("{}ms", age.subsec_millis());
+    };
+    let mut left = seconds;
+    let mut out = String::new();
+    for (name, n) in UNITS.iter().skip(at).take(2) {
+        if left / n > 0 {
+            out.push_str(&format!("{}{name}", left / n));
+        }
+        left %= n;
+    }
+    out
 }
 
 /// `1.5 GiB`: three digits at most before the unit.
@@ -178,6 +208,21 @@ mod tests {
         ] {
             assert_eq!(human_bytes(n), text);
         }
+    }
+
+    #[test]
+    fn ages_have_two_units_at_most() {
+        for (ms, text) in [
+            (0, "0ms"),
+            (999, "999ms"),
+            (1000, "1s"),
+            (61_999, "1m1s"),
+            (3_600_000, "1h"),
+            (90_061_000, "1d1h"),
+        ] {
+            assert_eq!(human_age(Duration::from_millis(ms)), text);
+        }
+        assert_eq!(Cell::Age(Duration::from_secs(2)).text(false), "2000");
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! | [`info`] | what is in a log |
 //! | [`create`] | making a log |
 //! | [`cat`], [`span`] | reading a partition to its end; a RANGE as offsets |
-//! | [`consume`] | reading in the name of a group |
+//! | [`consume`], [`groups`] | reading in the name of a group; where groups are, and moving them |
 //! | [`emit`], [`select`] | records chosen, formatted, gathered, written |
 //! | [`grep`] | searching: which records match, and what is around them |
 //! | [`tail`] | the last records, and following |
@@ -31,6 +31,7 @@ pub mod dump;
 mod eight;
 pub mod emit;
 pub mod grep;
+pub mod groups;
 pub mod info;
 pub mod input;
 pub mod json;
