@@ -177,6 +177,9 @@ impl Reverse {
                 self.open = Some(open);
             }
         }
+        // It stands behind the end that was asked for; how transactions below the new one ended
+        // may be written before that.
+        self.scout = None;
         Ok(())
     }
 
