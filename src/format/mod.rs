@@ -15,6 +15,7 @@
 //! | [`plain`] | a batch laid open, for who searches bytes |
 //! | [`control`] | control records: end markers and their kin |
 //! | [`index`], [`snapshot`], [`checkpoint`], [`names`] | the files beside the `.log` |
+//! | [`lookup`], [`lookup_filter`] | look-up indexes: from the value of a field to batches |
 //! | [`internal`] | records of `__consumer_offsets` and `__transaction_state` |
 //! | [`partitioner`] | which partition a key belongs to |
 //!
@@ -33,6 +34,8 @@ pub mod ids;
 pub mod index;
 pub mod internal;
 mod legacy;
+pub mod lookup;
+pub mod lookup_filter;
 pub mod names;
 pub mod partitioner;
 pub mod plain;
