@@ -25,6 +25,8 @@
 //! | [`reader`] | batches in order, beside writers; what is damage and what is not there yet |
 //! | [`reverse`] | the same, newest first |
 //! | [`isolation`] | which batches of transactions a reader is shown |
+//! | [`keys`], [`keys_build`] | look-up indexes of sealed segments; making them |
+//! | [`versions`] | batches that may hold a value, newest first, by index where there is one |
 //! | [`view`] | a log as of one moment: what bounds a read, and its offsets by time |
 
 pub mod broker;
@@ -37,6 +39,10 @@ pub mod failed;
 pub mod files;
 pub mod groups;
 pub mod isolation;
+pub mod keys;
+pub mod keys_build;
+#[cfg(test)]
+mod keys_tests;
 pub mod listing;
 pub mod lock;
 pub mod lost;
@@ -57,6 +63,7 @@ pub mod sync;
 #[cfg(test)]
 #[allow(dead_code)] // a vocabulary; not every test needs every word
 pub(crate) mod testing;
+pub mod versions;
 pub mod view;
 pub mod writer;
 #[cfg(test)]
