@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn commands_options_and_values_are_completed() {
         let (_t, ctx) = scratch();
-        assert_eq!(get(&ctx, &["in"]), ["init", "info"]);
+        assert_eq!(get(&ctx, &["in"]), ["init", "info", "index"]);
         assert!(get(&ctx, &["init", "--part"]).contains(&"--partitions".to_string()));
         assert_eq!(get(&ctx, &["init", "-z", "l"]), ["lz4"]);
         assert_eq!(get(&ctx, &["init", "--compress=l"]), ["--compress=lz4"]);

@@ -1,10 +1,12 @@
 //! `logd info`: what a log holds, in rows or as one bare value.
 
 use super::groups;
+use super::index::parts;
 use super::ls::fail_on_damage;
 use super::table::{self, Cell};
 use super::{Context, Outcome, args};
 use crate::error::{Error, Result};
+use crate::ops::index::{self, State};
 use crate::ops::info::{self, LogInfo};
 use crate::ops::settings::Words;
 use crate::ops::topic::Partition;
@@ -53,7 +55,7 @@ pub fn command() -> Command {
         .long_about(LONG)
         .arg(args::switch("segments", "One row per segment"))
         .arg(args::switch("groups", "One row per named reader position, and how far behind it is"))
-        .arg(args::switch("indexes", "One row per lookup index").hide(true))
+        .arg(args::switch("indexes", "One row per look-up index and segment"))
         .arg(args::switch("settings", "Each setting, and where it came from"))
         .arg(
             args::option("print", "FIELD", "One bare value: earliest end durable records bytes oldest newest segments dirty-ratio")
@@ -73,12 +75,6 @@ pub fn command() -> Command {
 
 /// Prints what was asked for.
 pub fn run(ctx: &mut Context, matches: &ArgMatches) -> Result<Outcome> {
-    for view in ["indexes"] {
-        if args::flag(matches, view) {
-            let why = format!("--{view}: this version of logd has none");
-            return Err(Error::usage(why));
-        }
-    }
     let select = args::partitions(matches)?;
     let mut partitions = Vec::new();
     for log in args::os_all(matches, "log") {
@@ -96,6 +92,8 @@ pub fn run(ctx: &mut Context, matches: &ArgMatches) -> Result<Outcome> {
         table::print(ctx, &groups::LAG_HEADINGS, &rows)?;
     } else if args::flag(matches, "settings") {
         settings(ctx, &partitions)?;
+    } else if args::flag(matches, "indexes") {
+        indexes(ctx, &partitions)?;
     } else if args::flag(matches, "segments") {
         segments(ctx, &partitions)?;
     } else {
@@ -199,6 +197,33 @@ fn segments(ctx: &mut Context, partitions: &[Partition]) -> Result<()> {
         "name", "base", "end", "records", "batches", "bytes", "oldest", "newest", "state",
     ];
     table::print(ctx, &headings, &rows)
+}
+
+fn indexes(ctx: &mut Context, partitions: &[Partition]) -> Result<()> {
+    let mut out = Vec::new();
+    for p in partitions {
+        match index::list(&*ctx.host, p) {
+            Ok((rows, _)) => out.extend(rows.into_iter().map(|r| {
+                let state = match r.state {
+                    State::Sound => "sound",
+                    State::Void => "void",
+                    State::Damaged => "damaged",
+                };
+                vec![
+                    Cell::Text(p.name()),
+                    r.field.map_or(Cell::None, Cell::Text),
+                    r.base.into(),
+                    Cell::Text(parts(r.table, r.filter)),
+                    number(r.values),
+                    Cell::Bytes(r.bytes),
+                    Cell::Text(state.into()),
+                ]
+            })),
+            Err(e) => ctx.fail(&e),
+        }
+    }
+    let headings = ["name", "field", "base", "parts", "values", "bytes", "state"];
+    table::print(ctx, &headings, &out)
 }
 
 fn settings(ctx: &mut Context, partitions: &[Partition]) -> Result<()> {

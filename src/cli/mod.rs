@@ -27,9 +27,11 @@ mod complete;
 pub mod context;
 mod dump;
 pub mod exit;
+mod get;
 mod grep;
 mod groups;
 mod help;
+mod index;
 mod info;
 mod init;
 mod ls;
@@ -101,6 +103,13 @@ const COMMANDS: &[Entry] = &[
         run: grep::run,
     },
     Entry {
+        name: "get",
+        job: Job::WriteAndRead,
+        about: "records by key or by offset",
+        command: get::command,
+        run: get::run,
+    },
+    Entry {
         name: "ls",
         job: Job::Look,
         about: "list the logs in a directory",
@@ -141,6 +150,13 @@ const COMMANDS: &[Entry] = &[
         about: "named reader positions",
         command: groups::command,
         run: groups::run,
+    },
+    Entry {
+        name: "index",
+        job: Job::LookAfter,
+        about: "make lookups fast",
+        command: index::command,
+        run: index::run,
     },
     Entry {
         name: "completions",

@@ -281,7 +281,7 @@ impl Source {
 }
 
 /// The error of a reader that retention has overtaken.
-fn gone(partition: &Partition, range: &Range<Offset>, claim: Option<&Claim>) -> Error {
+pub fn gone(partition: &Partition, range: &Range<Offset>, claim: Option<&Claim>) -> Error {
     if let Some(claim) = claim {
         return claim.overtaken(range);
     }

@@ -199,6 +199,18 @@ impl Emitter {
         self.left
     }
 
+    /// Shows at most `n` records from here on.
+    pub fn set_left(&mut self, n: u64) {
+        self.left = n;
+    }
+
+    /// Shows only records with this key from here on, and those of a batch last first or not. Only for
+    /// an emitter that was made to select by key.
+    pub fn select_key(&mut self, key: &[u8], reverse: bool) {
+        self.options.selection.key = Some(key.to_vec());
+        self.options.reverse = reverse;
+    }
+
     /// Passes over the next `n` wanted records.
     pub fn skip(&mut self, n: u64) {
         self.skip = n;

@@ -16,6 +16,7 @@
 //! | [`consume`], [`groups`] | reading in the name of a group; where groups are, and moving them |
 //! | [`emit`], [`select`] | records chosen, formatted, gathered, written |
 //! | [`grep`] | searching: which records match, and what is around them |
+//! | [`get`], [`index`] | records by key; look-up indexes made and kept up to date |
 //! | [`tail`] | the last records, and following |
 //! | [`wait`] | waiting until a log reaches an offset |
 //! | [`append`] | input into a log, and an honest account of it |
@@ -30,8 +31,10 @@ pub mod create;
 pub mod dump;
 mod eight;
 pub mod emit;
+pub mod get;
 pub mod grep;
 pub mod groups;
+pub mod index;
 pub mod info;
 pub mod input;
 pub mod json;
