@@ -219,6 +219,20 @@ fn one_reader_at_a_time_and_others_are_told_who() {
 }
 
 #[test]
+fn where_nothing_can_be_stored_permission_is_denied() {
+    let machine = machine();
+    open(&process(&machine)).unwrap();
+    machine.set_read_only(true);
+    let host = process(&machine);
+    for name in ["g", "new"] {
+        let e = Group::open(&host, Path::new(LOG), name, false);
+        let e = e.and_then(|mut g| g.claim(Wait::No, "x").and_then(|()| g.commit(Offset(0))));
+        assert_eq!(e.unwrap_err().kind(), ErrorKind::Permission, "{name}");
+    }
+    assert!(names(logd_dir(host.as_ref()).as_ref()).unwrap().is_empty());
+}
+
+#[test]
 fn damage_is_told_and_only_seek_and_reset_pass_over_it() {
     let machine = machine();
     let host = process(&machine);

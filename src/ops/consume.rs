@@ -19,7 +19,7 @@ use crate::format::{Limits, Offset};
 use crate::log::groups::Group;
 use crate::log::lost::Lost;
 use crate::log::members::{Name, Share};
-use crate::log::reader::Piece;
+use crate::log::reader::{Piece, read_end};
 use crate::log::view::View;
 
 /// Pause between two looks for a free partition, with `--wait`.
@@ -180,7 +180,7 @@ fn within(group: &Group, view: &View, next: Offset, clamp: bool) -> Result<Offse
     if span::is_inside(view, next) {
         return Ok(next);
     }
-    let end = view.end(Limits::default())?;
+    let end = end_of(view)?;
     match next <= end {
         true => Ok(next),
         false if clamp => Ok(end),
@@ -193,6 +193,16 @@ fn within(group: &Group, view: &View, next: Offset, clamp: bool) -> Result<Offse
                 .hint(format!("logd groups seek {log} {name} end")))
         }
     }
+}
+
+/// Where a log ends for a group. What is durable is in the log, also behind damage, before which the
+/// view ends.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn end_of(view: &View) -> Result<Offset> {
+    let durable = read_end(view)?.durable.unwrap_or_default();
+    Ok(view.end(Limits::default())?.max(durable))
 }
 
 fn overtaken(group: &Group, from: Offset, to: Offset) -> Error {

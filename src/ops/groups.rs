@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::consume::end_of;
 use super::span;
 use super::topic::Partition;
 use super::words::Pos;
@@ -17,7 +18,7 @@ use crate::format::{Limits, Offset, TimestampMs};
 use crate::log::files;
 use crate::log::groups::{self, Group, Position};
 use crate::log::isolation::{Feed, Isolation};
-use crate::log::listing::{LogDir, SegmentRef, end_of};
+use crate::log::listing::{self, LogDir, SegmentRef};
 use crate::log::reader::{Advance, ReadOptions};
 use crate::log::view::{View, scanner_at};
 use crate::segment::lookup::seek_last;
@@ -140,7 +141,7 @@ fn unread_bytes(view: &View, next: Offset) -> Result<u64> {
     let mut at = view.sealed_at(next);
     while let Some(segment) = at {
         let file = view.log().open_file(&segment.log_name())?;
-        let len = end_of(&*file)?.0;
+        let len = listing::end_of(&*file)?.0;
         let from = match segment.base() <= next {
             true => place_of(view, &segment, file, len, next)?,
             false => 0,
@@ -397,7 +398,10 @@ fn target(
     match (pos, old) {
         (Pos::Current(n), Old::At(next, _)) => {
             let moved = Offset(next.0.saturating_add(n));
-            Ok(moved.min(view.end(limits)?).max(view.start()))
+            Ok(moved.min(end_of(&view)?).max(view.start()))
+        }
+        (Pos::Offset(n), _) if Offset(n) >= view.start() && Offset(n) <= end_of(&view)? => {
+            Ok(Offset(n))
         }
         _ => span::place(&mut view, pos, clamp, limits),
     }

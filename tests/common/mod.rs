@@ -162,6 +162,11 @@ impl Running {
         }
     }
 
+    /// The next line of output, if one comes within `time`.
+    pub fn line_within(&mut self, time: Duration) -> Option<String> {
+        self.lines.recv_timeout(time).ok()
+    }
+
     pub fn lines(&mut self, n: usize) -> Vec<String> {
         (0..n).map(|_| self.line()).collect()
     }
