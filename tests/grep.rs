@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Logs, Random, numbers, seed};
+use logd::format::crc32c::crc32c;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -429,4 +430,82 @@ fn a_reader_that_goes_away_ends_it_without_a_word() {
         (out.stdout.as_slice(), out.stderr.as_slice()),
         (&b"1\n10\n"[..], &b""[..])
     );
+}
+
+/// A log of some 15 MB, far more than is searched before threads are started, of small batches and
+/// large ones, and its text.
+fn large(logs: &Logs, codec: &str) -> String {
+    let mut random = Random(seed());
+    let log = format!("{codec}-0");
+    logs.init(&log, &["-z", codec, "--segment-size", "4MiB"]);
+    let mut all = String::new();
+    for size in ["500", "4KiB", "300KiB", "3MiB"] {
+        let text = access_log(&mut random, 80_000);
+        logs.append(&log, &["--batch-size", size], &text);
+        all.push_str(&text);
+    }
+    all
+}
+
+#[test]
+fn reading_ahead_keeps_order_limits_and_context() {
+    let logs = Logs::empty();
+    for codec in ["none", "lz4"] {
+        let text = large(&logs, codec);
+        let log = format!("{codec}-0");
+        for (ours, theirs) in [
+            (&["503"][..], &["503"][..]),
+            (&["-c", "503"], &["-c", "503"]),
+            (&["-v", "[0-9]"], &["-v", "[0-9]"]),
+            (&["-C", "2", "item/7777 "], &["-C", "2", "item/7777 "]),
+            (&["-B", "500", "item/77.77 "], &["-B", "500", "item/77.77 "]),
+            (&["-n", "30000", "50"], &["-m", "30000", "50"]),
+            (
+                &["-n", "3", "-A", "2", "item/7999."],
+                &["-m", "3", "-A", "2", "item/7999."],
+            ),
+            (&["-n", "200000", "-c", ""], &["-m", "200000", "-c", ""]),
+        ] {
+            let Some(expected) = peer("grep", theirs, &text) else {
+                return;
+            };
+            let ran = logs.run(&[&["grep"], ours, &[&log]].concat(), b"");
+            let same = (&ran.out, ran.code.unwrap()) == (&expected.0, expected.1);
+            assert!(same && ran.err.is_empty(), "{log} {ours:?} {}", ran.err);
+        }
+    }
+}
+
+#[test]
+fn reading_ahead_meets_damage_where_plain_reading_does() {
+    let logs = Logs::empty();
+    large(&logs, "none");
+    let segments = logs.segments("none-0");
+    let path = logs.path("none-0").join(&segments[segments.len() / 2]);
+    let good = std::fs::read(&path).unwrap();
+    let mut at = 0;
+    while at < good.len() / 2 {
+        at += 12 + u32::from_be_bytes(good[at + 8..at + 12].try_into().unwrap()) as usize;
+    }
+    let end = at + 12 + u32::from_be_bytes(good[at + 8..at + 12].try_into().unwrap()) as usize;
+    for is_sealed in [false, true] {
+        let mut bytes = good.clone();
+        bytes[end - 1] ^= 0x40; // the last record's count of headers
+        if is_sealed {
+            let crc = crc32c(&bytes[at + 21..end]);
+            bytes[at + 17..at + 21].copy_from_slice(&crc.to_be_bytes());
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        for more in [&[][..], &["--skip-corrupt"]] {
+            let read = |words: &[&str]| logs.run(&[words, more, &["none-0"]].concat(), b"");
+            let (cat, grep) = (read(&["cat"]), read(&["grep", ""]));
+            assert_eq!(cat.code, Some(65));
+            assert!(!cat.err.is_empty() && cat.out.len() > 2 << 20);
+            assert_eq!(grep.err, cat.err.replace("logd cat", "logd grep"));
+            assert!(
+                grep.out == cat.out && grep.code == cat.code,
+                "{is_sealed} {more:?}"
+            );
+        }
+    }
 }

@@ -8,6 +8,7 @@ use clap::{ArgMatches, Command};
 use super::{Context, Outcome, args, reading};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Limits;
+use crate::ops::cat::Cat;
 use crate::ops::emit::{Emitter, Flow};
 use crate::ops::grep::{self, Around, Grep, Pattern, PatternOptions, Query, Stored, Want};
 use crate::ops::output::Format;
@@ -172,7 +173,7 @@ impl<'a> Asked<'a> {
         let format = if silent { &Format::Lines } else { &self.format };
         let grep = self.grep(m, reading::selection(m)?)?;
         let mut emitter = reading::emitter_of(ctx, m, format, Selection::default(), None)?;
-        emitter.search(grep);
+        emitter.search(Box::new(grep));
         Ok(emitter)
     }
 
@@ -232,9 +233,14 @@ impl<'a> Asked<'a> {
         let mut stdout = std::mem::take(&mut ctx.stdout);
         let mut sink = reading::Out::new(&mut stdout);
         let mut note = |n| ending.losses |= reading::tell(ctx, &n);
-        let read = grep::grep(
-            &host, partition, number, &options, emitter, &mut sink, &mut note,
-        );
+        let mut cat = Cat {
+            host: &host,
+            options: &options,
+            emitter: &mut *emitter,
+            sink: &mut sink,
+            note: &mut note,
+        };
+        let read = grep::grep(&mut cat, partition, number);
         // What was found before an error is good, and goes out before it is told.
         let flushed = emitter.flush(&mut sink);
         ctx.stdout = stdout;

@@ -53,6 +53,17 @@ impl<'a> Plain<'a> {
         Plain { header, body }
     }
 
+    /// One whose records lie open as stored.
+    pub fn in_place(batch: &Batch<'a>) -> Plain<'a> {
+        let stored = batch.stored().map(|(_, stored)| stored);
+        Plain::of(batch.header().clone(), stored.unwrap_or_default())
+    }
+
+    /// Whether the records of a batch lie open as stored.
+    pub fn lies_open(batch: &Batch<'_>) -> bool {
+        batch.header().magic >= 2 && matches!(batch.stored(), Ok((Codec::None, _)))
+    }
+
     /// The header.
     pub fn header(&self) -> &BatchHeader {
         &self.header

@@ -32,7 +32,7 @@ use crate::log::end::{self, End};
 use crate::log::files;
 use crate::log::listing::{SegmentRef, end_of};
 use crate::log::view::{View, scanner_at};
-use crate::segment::scan::{Resync, Scanner, Span, Step, Tail, is_zero, lost, resync};
+use crate::segment::scan::{Lent, Resync, Scanner, Span, Step, Tail, is_zero, lost, resync};
 use crate::sys::Host;
 
 /// How often in a row a segment may be gone when it is opened, or change under the reader.
@@ -271,6 +271,12 @@ impl Reader {
             batch: self.scanner.as_ref()?.batch()?,
             wanted: self.wanted_from..self.until,
         })
+    }
+
+    /// The batch that [`Reader::advance`] found, in memory that outlives the next call
+    /// ([`Scanner::lend`]), and which of its offsets are wanted.
+    pub fn lend(&self) -> Option<(Lent, Range<Offset>)> {
+        Some((self.scanner.as_ref()?.lend()?, self.wanted_from..self.until))
     }
 
     /// Steps back before the batch that was found last, so that it is found again.

@@ -103,10 +103,19 @@ impl Cat<'_> {
     /// # Errors
     /// As [`cat`].
     pub fn partition(&mut self, partition: &Partition) -> Result<Flow> {
+        let mut source = self.open(partition)?;
+        self.read(partition, &mut source, None)
+    }
+
+    /// Opens one partition.
+    ///
+    /// # Errors
+    /// As [`cat`].
+    pub(super) fn open(&mut self, partition: &Partition) -> Result<Source> {
         let options = self.options;
         let mut view = View::of(LogDir::open(self.host.as_ref(), &partition.path)?)?;
         let wanted = span::resolve(&mut view, &options.range, options.clamp, options.limits)?;
-        self.read(partition, view, wanted, None)
+        self.source(partition, view, wanted)
     }
 
     /// Reads one partition from the position of a group on, whose lock is held. The claim knows how far
@@ -129,17 +138,17 @@ impl Cat<'_> {
         };
         let end = span::resolve(&mut view, &range, options.clamp, options.limits)?.end;
         let wanted = claim.next()..end.max(claim.next());
-        let flow = self.read(partition, view, wanted, Some(&mut claim))?;
+        let mut source = self.source(partition, view, wanted)?;
+        let flow = self.read(partition, &mut source, Some(&mut claim))?;
         Ok((flow, claim))
     }
 
-    fn read(
+    fn source(
         &mut self,
         partition: &Partition,
         view: View,
         mut wanted: Range<Offset>,
-        mut claim: Option<&mut Claim>,
-    ) -> Result<Flow> {
+    ) -> Result<Source> {
         if self.options.durable {
             let durable = read_end(&view)?.durable;
             if durable.is_none() {
@@ -150,29 +159,66 @@ impl Cat<'_> {
                 .min(durable.unwrap_or(wanted.start))
                 .max(wanted.start);
         }
-        let mut source = Source::new(self.host, view, wanted, self.options)?;
+        Source::new(self.host, view, wanted, self.options)
+    }
+
+    /// Reads a source to its end.
+    ///
+    /// # Errors
+    /// As [`cat`].
+    pub(super) fn read(
+        &mut self,
+        partition: &Partition,
+        source: &mut Source,
+        mut claim: Option<&mut Claim>,
+    ) -> Result<Flow> {
         loop {
             match source.advance()? {
                 Advance::Batch => {
-                    let flow = self.piece(partition, &source, claim.as_deref_mut())?;
+                    let flow = self.piece(partition, source, claim.as_deref_mut())?;
                     if flow == Flow::Full {
                         return Ok(Flow::Full);
                     }
                 }
-                Advance::Gone(range) if self.options.clamp => {
-                    (self.note)(Note::Gone(partition.path.clone(), range))
-                }
-                Advance::Gone(range) => return Err(gone(partition, &range, claim.as_deref())),
-                Advance::Damage(damage) => (self.note)(Note::Damage(damage)),
                 Advance::End => break,
+                missing => self.missing(partition, missing, claim.as_deref())?,
             }
         }
         if let (Some(claim), Some(next)) = (claim, source.next_offset()) {
             claim.shown(next.max(claim.next()));
         }
+        self.end(partition, source)
+    }
+
+    /// Tells what cannot be read.
+    ///
+    /// # Errors
+    /// `NotFound` for what retention has removed, unless that is no error.
+    pub(super) fn missing(
+        &mut self,
+        partition: &Partition,
+        missing: Advance,
+        claim: Option<&Claim>,
+    ) -> Result<()> {
+        match missing {
+            Advance::Gone(range) if self.options.clamp => {
+                (self.note)(Note::Gone(partition.path.clone(), range));
+            }
+            Advance::Gone(range) => return Err(gone(partition, &range, claim)),
+            Advance::Damage(damage) => (self.note)(Note::Damage(damage)),
+            Advance::Batch | Advance::End => {}
+        }
+        Ok(())
+    }
+
+    /// Tells at what a source ended, where that is not the end of the log.
+    ///
+    /// # Errors
+    /// The file that tells of the last append cannot be read.
+    pub(super) fn end(&mut self, partition: &Partition, source: &mut Source) -> Result<Flow> {
         if let Some(open) = source.open() {
             (self.note)(Note::Open(partition.path.clone(), open));
-        } else if let Source::Forward(feed) = &mut source
+        } else if let Source::Forward(feed) = source
             && let Some((path, position)) = feed.reader_mut().torn_tail()?
         {
             (self.note)(Note::TornTail(path, position));
@@ -190,10 +236,7 @@ impl Cat<'_> {
         let Some(piece) = source.piece() else {
             return Ok(Flow::More);
         };
-        let meta = Meta {
-            topic: &partition.topic,
-            partition: partition.number,
-        };
+        let meta = meta(partition);
         let left = self.emitter.left();
         match self.emitter.piece(&meta, &piece, self.sink)? {
             Ok(Flow::More) => {}
@@ -217,14 +260,22 @@ impl Cat<'_> {
     }
 }
 
+/// What formats tell of a partition.
+pub(super) fn meta(partition: &Partition) -> Meta<'_> {
+    Meta {
+        topic: &partition.topic,
+        partition: partition.number,
+    }
+}
+
 /// A partition read in one direction or the other.
-enum Source {
+pub(super) enum Source {
     Forward(Box<Feed>),
     Backward(Box<Reverse>),
 }
 
 impl Source {
-    fn new(
+    pub(super) fn new(
         host: &Arc<dyn Host>,
         view: View,
         wanted: Range<Offset>,

@@ -167,8 +167,13 @@ impl Emitter {
     }
 
     /// Shows from now on what `search` finds, of all records.
-    pub fn search(&mut self, search: Grep) {
-        self.search = Some(Box::new(search));
+    pub fn search(&mut self, search: Box<Grep>) {
+        self.search = Some(search);
+    }
+
+    /// The search, given back.
+    pub fn take_search(&mut self) -> Option<Box<Grep>> {
+        self.search.take()
     }
 
     /// Records that the search has found.

@@ -15,16 +15,16 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::cat::{CatOptions, Note, cat};
+use super::cat::{Cat, Source};
 use super::emit::{Emitter, Flow, Sink};
 use super::output::Meta;
 use super::topic::Partition;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Batch;
 use crate::format::plain::Plain;
 use crate::format::{Defect, Offset};
-use crate::sys::Host;
 
+mod ahead;
 mod column;
 pub mod find;
 pub mod pattern;
@@ -36,6 +36,7 @@ pub use find::{Query, Want};
 pub use pattern::{Pattern, PatternOptions, Stored};
 pub use show::Around;
 
+use ahead::Stand;
 use find::{Finder, Found};
 use show::{Place, Shower};
 
@@ -134,20 +135,29 @@ impl Grep {
 /// A buffer that one large batch has grown is given back above this.
 const KEEP_BYTES: usize = 1 << 20;
 
-/// Searches the partition with number `log` in the search, up to its end as it is now. `emitter`
-/// holds the search ([`Emitter::search`]).
+/// Searches the partition with number `log` in the search, up to its end as it is now. The emitter of
+/// `cat` holds the search ([`Emitter::search`]).
 ///
 /// # Errors
-/// As [`cat`].
-pub fn grep(
-    host: &Arc<dyn Host>,
-    partition: &Partition,
-    log: usize,
-    options: &CatOptions,
-    emitter: &mut Emitter,
-    sink: &mut dyn Sink,
-    note: &mut dyn FnMut(Note),
-) -> Result<Flow> {
-    emitter.set_log(log);
-    cat(host, partition, options, emitter, sink, note)
+/// As [`super::cat::cat`].
+pub fn grep(cat: &mut Cat<'_>, partition: &Partition, log: usize) -> Result<Flow> {
+    cat.emitter.set_log(log);
+    let mut source = cat.open(partition)?;
+    let Source::Forward(feed) = &mut source else {
+        return cat.read(partition, &mut source, None);
+    };
+    let Some(mut grep) = cat.emitter.take_search() else {
+        return Err(Error::new(ErrorKind::Bug, "there is nothing to search for"));
+    };
+    let stand = ahead::search(feed, partition, cat, (&mut grep, log));
+    let (view, until) = (feed.reader().view().clone(), feed.reader().until());
+    cat.emitter.search(grep);
+    match stand? {
+        Stand::Ended(Flow::Full) => Ok(Flow::Full),
+        Stand::Ended(Flow::More) => cat.end(partition, &mut source),
+        Stand::Before(offset) => {
+            let mut source = Source::new(cat.host, view, offset..until, cat.options)?;
+            cat.read(partition, &mut source, None)
+        }
+    }
 }

@@ -9,7 +9,8 @@
 //!
 //! * Nothing is read beyond the bound, and an entry that crosses it is never yielded.
 //! * Memory is one window. It grows past [`READ_BYTES`] only for a batch that lies wholly below the
-//!   bound, so a length field alone never sizes an allocation.
+//!   bound, so a length field alone never sizes an allocation. Windows that were lent to others
+//!   ([`Scanner::lend`]) are used again when they come back.
 //! * A scan that ended, or found a bad entry, stands at that entry's position and may be asked again,
 //!   with fresh bytes, once the file has grown or was cut ([`Scanner::extend`]).
 //!
@@ -130,6 +131,15 @@ impl Span {
             end: Position(len),
         }
     }
+}
+
+/// A batch in memory that outlives the step which found it.
+#[derive(Clone, Debug)]
+pub struct Lent {
+    /// The window. Batches of one window share it; it is used again when all have given it back.
+    pub window: Arc<Vec<u8>>,
+    /// Where in it the batch lies.
+    pub place: Range<usize>,
 }
 
 /// Walks the batches of a span, checking each.
@@ -271,6 +281,15 @@ impl Scanner {
     /// Where the batch that the last step found begins.
     pub fn found_at(&self) -> Option<Position> {
         self.last.as_ref().map(|(_, position)| *position)
+    }
+
+    /// The batch that the last step found, in memory that outlives the next step.
+    pub fn lend(&self) -> Option<Lent> {
+        let (header, position) = self.last.as_ref()?;
+        Some(Lent {
+            place: self.window.place(position.0, header.size)?,
+            window: Arc::clone(&self.window.buf),
+        })
     }
 
     /// The batch that the last step found.
@@ -419,7 +438,10 @@ fn check_order(header: &BatchHeader, span: &Span) -> std::result::Result<(), Def
 
 /// The part of a file that is in memory.
 struct Window {
-    buf: Vec<u8>,
+    /// Shared while it is lent; then it is left as it is, and another takes its place.
+    buf: Arc<Vec<u8>>,
+    /// Windows that were lent.
+    lent: Vec<Arc<Vec<u8>>>,
     /// Position of `buf[0]` in the file.
     start: u64,
     /// Bytes of `buf` that hold the file's.
@@ -432,7 +454,8 @@ struct Window {
 impl Window {
     fn new(read_bytes: usize, read_bytes_max: usize) -> Window {
         Window {
-            buf: Vec::new(),
+            buf: Arc::default(),
+            lent: Vec::new(),
             start: 0,
             filled: 0,
             read_bytes,
@@ -459,37 +482,68 @@ impl Window {
 
     /// The `size` bytes from `pos` on, if all are in memory.
     fn held(&self, pos: u64, size: usize) -> Option<&[u8]> {
+        self.buf.get(self.place(pos, size)?)
+    }
+
+    /// Where in the buffer they are.
+    fn place(&self, pos: u64, size: usize) -> Option<Range<usize>> {
         let at = usize::try_from(pos.checked_sub(self.start)?).ok()?;
         let end = at.checked_add(size)?;
-        self.buf.get(..self.filled)?.get(at..end)
+        (end <= self.filled).then_some(at..end)
+    }
+
+    /// The buffer, `len` bytes or more, what it held from `kept` on moved to its start. One that is
+    /// lent is left alone.
+    fn room(&mut self, kept: Range<usize>, len: usize) -> &mut [u8] {
+        if Arc::get_mut(&mut self.buf).is_none() {
+            let back = self.lent.iter().position(|b| Arc::strong_count(b) == 1);
+            let mut fresh = back.map(|i| self.lent.swap_remove(i)).unwrap_or_default();
+            let bytes = self.buf.get(kept.clone()).unwrap_or_default();
+            if let Some(fresh) = Arc::get_mut(&mut fresh) {
+                fresh.resize(fresh.len().max(len).max(bytes.len()), 0);
+                fresh
+                    .iter_mut()
+                    .zip(bytes)
+                    .for_each(|(to, from)| *to = *from);
+            }
+            self.lent.push(std::mem::replace(&mut self.buf, fresh));
+        } else if let Some(buf) = Arc::get_mut(&mut self.buf) {
+            buf.copy_within(kept, 0);
+        }
+        let Some(buf) = Arc::get_mut(&mut self.buf) else {
+            return &mut []; // nobody else has it
+        };
+        if buf.len() < len {
+            buf.resize(len, 0);
+        }
+        buf
     }
 
     /// Moves the window to `pos` and reads on until it holds `need` bytes.
     fn fill(&mut self, file: &dyn File, pos: u64, need: usize, end: u64) -> Result<()> {
         let at = usize::try_from(pos.wrapping_sub(self.start)).unwrap_or(usize::MAX);
-        if at < self.filled {
-            self.buf.copy_within(at..self.filled, 0);
-            self.filled -= at;
-        } else {
-            self.filled = 0;
-        }
+        let kept = at.min(self.filled)..self.filled;
+        self.filled = kept.len();
         self.start = pos;
         let left = usize::try_from(end.saturating_sub(pos)).unwrap_or(usize::MAX);
         let need = need.min(left);
         let want = need.max(self.read_bytes).min(left);
         self.read_bytes = (self.read_bytes * 2).min(self.read_bytes_max);
-        if self.buf.len() < want {
-            self.buf.resize(want, 0);
-        }
-        while self.filled < need {
-            let free = self.buf.get_mut(self.filled..want).unwrap_or_default();
-            let read = file.read_at(free, pos + self.filled as u64);
-            match read.map_err(|e| Error::io("cannot read", e).at_position(pos))? {
-                0 => break,
-                n => self.filled += n,
+        let mut filled = self.filled;
+        let buf = self.room(kept, want);
+        let read = loop {
+            if filled >= need {
+                break Ok(());
             }
-        }
-        Ok(())
+            let free = buf.get_mut(filled..want).unwrap_or_default();
+            match file.read_at(free, pos + filled as u64) {
+                Ok(0) => break Ok(()),
+                Ok(n) => filled += n,
+                Err(e) => break Err(Error::io("cannot read", e).at_position(pos)),
+            }
+        };
+        self.filled = filled;
+        read
     }
 }
 

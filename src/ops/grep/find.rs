@@ -91,6 +91,19 @@ impl Finder {
         }
     }
 
+    /// Lays a batch open, in `out` unless it lies so as stored.
+    ///
+    /// # Errors
+    /// As [`Plain::open`].
+    pub fn open<'a>(
+        &mut self,
+        query: &Query,
+        batch: &Batch<'a>,
+        out: &'a mut Vec<u8>,
+    ) -> Result<Plain<'a>, Defect> {
+        Plain::open(batch, &mut self.scratch, &query.limits, out)
+    }
+
     /// Searches the `wanted` offsets of a batch, laid open in `out` unless it lies open as stored, and
     /// puts what it finds into `found`.
     ///
@@ -106,7 +119,7 @@ impl Finder {
     ) -> Result<Plain<'a>, Defect> {
         found.matches = 0;
         found.lines.clear();
-        let plain = Plain::open(batch, &mut self.scratch, &query.limits, out)?;
+        let plain = self.open(query, batch, out)?;
         let body = plain.body();
         let whole = query.want != Want::All && !query.invert && query.pattern.is_loose_in(body);
         if !whole {
