@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(get(&ctx, &["completions", "z"]), ["zsh"]);
         assert!(get(&ctx, &["help", "exit"]).contains(&"exit-codes".to_string()));
         assert!(get(&ctx, &["nope", ""]).is_empty());
-        assert!(get(&ctx, &["info", "--hidden", "--gr"]).is_empty());
+        assert!(get(&ctx, &["info", "--hidden", "--zz"]).is_empty());
     }
 
     #[test]
