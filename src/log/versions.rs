@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::BatchHeader;
 use crate::format::lookup::Candidates;
-use crate::format::{Defect, Offset};
+use crate::format::{Defect, Offset, Position};
 use crate::log::isolation::{Isolation, OpenTransaction, Scout, open_before};
 use crate::log::keys::{Found, Keys, Open};
 use crate::log::listing::SegmentRef;
@@ -238,7 +238,12 @@ impl<'a> Versions<'a> {
         }
         // The newest part first, before anybody asks for indexes of what is older.
         if let Some(tail) = self.view.tail().filter(|t| from > t.segment.base()) {
-            return Ok((tail.segment.base(), None));
+            let base = tail.segment.base();
+            if tail.end > Position(0) {
+                return Ok((base, None));
+            }
+            from = base;
+            self.wanted.end = base;
         }
         while from > floor {
             let below = self.view.sealed_at(Offset(from.0.saturating_sub(1)));
