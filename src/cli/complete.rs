@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::codec::Codec;
 use crate::format::names::parse_partition;
 use crate::log::{files, groups as log_groups};
+use crate::ops::index;
 use crate::ops::topic::{find, open_if_there, parent};
 use clap::{Arg, ArgMatches, Command};
 use std::collections::BTreeMap;
@@ -223,6 +224,7 @@ fn values(ctx: &Context, option: &Arg, operands: &[&str]) -> Vec<Candidate> {
         "partitioner" => plain(&["murmur2", "crc32", "round-robin"]),
         "sync" => plain(&["batch", "exit", "never"]),
         "group" => groups(ctx, operands),
+        "by" => fields(ctx, operands),
         _ => {
             let possible = option.get_possible_values();
             let names = possible
@@ -248,6 +250,22 @@ fn groups(ctx: &Context, operands: &[&str]) -> Vec<Candidate> {
         }
     }
     names.into_iter().collect()
+}
+
+/// The fields that are indexed in the logs on the command line, and those that need no name.
+fn fields(ctx: &Context, operands: &[&str]) -> Vec<Candidate> {
+    let mut words: BTreeMap<String, String> = ["key", "value", "header:", "json:/"]
+        .map(|w| (w.to_string(), String::new()))
+        .into();
+    for log in operands {
+        for p in ctx.resolve(log.as_ref(), None).unwrap_or_default() {
+            let (rows, _) = index::list(&*ctx.host, &p).unwrap_or_default();
+            for word in rows.into_iter().filter_map(|r| r.field) {
+                words.insert(word, "indexed".to_string());
+            }
+        }
+    }
+    words.into_iter().collect()
 }
 
 fn operand(ctx: &Context, command: &Command, current: &str) -> Vec<Candidate> {
@@ -345,6 +363,7 @@ mod tests {
         assert_eq!(get(&ctx, &["init", "--compress", "=", "l"]), ["lz4"]);
         assert_eq!(get(&ctx, &["init", "-qz", "g"]), ["gzip"]);
         assert_eq!(get(&ctx, &["info", "--print", "e"]), ["earliest", "end"]);
+        assert_eq!(get(&ctx, &["index", "--by", "k"]), ["key"]);
         assert_eq!(get(&ctx, &["completions", "z"]), ["zsh"]);
         assert!(get(&ctx, &["help", "exit"]).contains(&"exit-codes".to_string()));
         assert!(get(&ctx, &["nope", ""]).is_empty());
