@@ -509,3 +509,72 @@ fn reading_ahead_meets_damage_where_plain_reading_does() {
         }
     }
 }
+
+#[test]
+fn filters_pass_over_segments_and_never_change_an_answer() {
+    let mut random = Random(seed());
+    let logs = Logs::with("l-0", &["--segment-size", "16KiB"]);
+    for part in 0..8 {
+        let text = access_log(&mut random, 400);
+        let text = text.replace("/item/", &format!("/item{part}part/"));
+        logs.append(
+            "l-0",
+            &["--batch-records", "40", "-k", &format!("key-{part}")],
+            &text,
+        );
+    }
+    let searches = [
+        &["item3part"][..],
+        &["-i", "ITEM3PART/1[0-9]"],
+        &["-Q", "item5part/77 "],
+        &["-v", "item3part"],
+        &["-C", "2", "item3part/7. "],
+        &["-c", "item.part"],
+        &["nothing at all"],
+        &["--in", "key", "-c", "^key-6$"],
+        &["--in", "key", "-c", "^key-9$"],
+        &["-n", "5", "part"],
+        &["-r", "-n", "5", "item4part"],
+        &["-o", "100..900", "-c", "item1part"],
+    ];
+    let all = || {
+        searches.map(|words| {
+            let ran = logs.run(&[&["grep"], words, &["l-0"]].concat(), b"");
+            assert_eq!(ran.err, "", "{words:?}");
+            (ran.out, ran.code)
+        })
+    };
+    let plain = all();
+    assert_eq!(plain[7].0, "400\n");
+    let ran = logs.run(
+        &["index", "--by", "value", "--by", "key", "--bloom", "l-0"],
+        b"",
+    );
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(all(), plain);
+    // A segment that cannot match is not read: damage in it is not met.
+    let segments = logs.segments("l-0");
+    assert!(segments.len() > 8);
+    let damaged = logs.path("l-0").join(&segments[1]);
+    let good = std::fs::read(&damaged).unwrap();
+    let mut bad = good.clone();
+    bad[90] ^= 1;
+    std::fs::write(&damaged, &bad).unwrap();
+    let code = |pattern| logs.run(&["grep", "-c", pattern, "l-0"], b"").code;
+    assert_eq!((code("item6part"), code("item0part")), (Some(0), Some(65)));
+    std::fs::write(&damaged, &good).unwrap();
+    // Damaged filters, or those of other segments, know nothing.
+    let keys = logs.path("l-0").join(".logd/keys");
+    let names = || std::fs::read_dir(&keys).unwrap().map(|e| e.unwrap().path());
+    for (n, path) in names().enumerate() {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = random.below(bytes.len());
+        match n % 3 {
+            0 => bytes[at] ^= 0x10,
+            1 => bytes.truncate(at),
+            _ => bytes = std::fs::read(names().next().unwrap()).unwrap(),
+        }
+        std::fs::write(&path, bytes).unwrap();
+    }
+    assert_eq!(all(), plain);
+}

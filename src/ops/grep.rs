@@ -6,6 +6,7 @@
 //! | [`find`] | the records of a batch that match |
 //! | `show` | limit and context |
 //! | `ahead` | batches read and searched on all cores, in order |
+//! | `filter` | segments that cannot match, by `index --bloom` |
 //! | `column` | cells of rows |
 //!
 //! What is found never hangs on how: searched as a whole or record by record, on one core or on
@@ -26,6 +27,7 @@ use crate::format::{Defect, Offset};
 
 mod ahead;
 mod column;
+mod filter;
 pub mod find;
 pub mod pattern;
 mod show;

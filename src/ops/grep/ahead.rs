@@ -19,6 +19,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
+use super::filter::Skips;
 use super::find::{Finder, Found, Query};
 use super::{Grep, Want};
 use crate::error::{Error, ErrorKind, Result};
@@ -178,7 +179,16 @@ pub(super) fn search(
 impl<'scope> Ahead<'_, '_, 'scope, '_> {
     fn run(&mut self, feed: &mut Feed) -> Result<Stand> {
         let mut job: Option<Job> = None;
+        let query = Arc::clone(&self.grep.query);
+        let mut skips = Skips::of(&query, feed.reader().view(), self.cat.options.isolation)?;
         let read = loop {
+            if let Some(skips) = &mut skips {
+                let next = feed.reader().next_offset();
+                match skips.from(feed.reader().view(), next) {
+                    Ok(next) => feed.reader_mut().skip_to(next),
+                    Err(e) => break Err(e),
+                }
+            }
             match feed.advance() {
                 Ok(Advance::Batch) => {}
                 Ok(Advance::End) => break Ok(()),

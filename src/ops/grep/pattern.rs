@@ -22,7 +22,7 @@
 
 use regex_automata::Input;
 use regex_automata::meta::{BuildError, Cache, Config, Regex};
-use regex_syntax::hir::{Class, Hir, HirKind, Repetition};
+use regex_syntax::hir::{Class, Hir, HirKind, Look, Repetition};
 
 use crate::error::{Error, Result};
 
@@ -60,6 +60,11 @@ pub struct Pattern {
     loose: Option<Regex>,
     /// The loose pattern may be asked only where there is no backslash.
     no_backslash: bool,
+    /// What every match holds, but for case if that is ignored.
+    texts: Vec<Vec<u8>>,
+    /// What a field that matches is.
+    whole: Option<Vec<u8>>,
+    ignore_case: bool,
 }
 
 /// Memory for searching with one [`Pattern`] in one thread.
@@ -79,6 +84,13 @@ impl Pattern {
             true => literal(pattern, options.ignore_case)?,
             false => regular(pattern, options.ignore_case)?,
         };
+        let mut texts = Vec::new();
+        match (options.literal, options.ignore_case) {
+            (true, _) => texts.push(pattern.to_vec()),
+            (false, false) => required(&hir, &mut texts),
+            (false, true) => required(&regular(pattern, false)?, &mut texts),
+        }
+        texts.retain(|t| !t.is_empty());
         let exact = compile(&hir)?;
         let free = hir.properties().look_set().is_empty();
         let loosened = loosened(&hir);
@@ -94,7 +106,30 @@ impl Pattern {
             exact,
             loose,
             no_backslash: stored == Stored::Json,
+            texts,
+            whole: whole(&hir),
+            ignore_case: options.ignore_case,
         })
+    }
+
+    /// Texts that every match holds.
+    pub fn texts(&self) -> &[Vec<u8>] {
+        &self.texts
+    }
+
+    /// What a field that matches is, where it can be but one.
+    pub fn whole(&self) -> Option<&[u8]> {
+        self.whole.as_deref()
+    }
+
+    /// Whether [`Pattern::texts`] are held in any case.
+    pub fn ignores_case(&self) -> bool {
+        self.ignore_case
+    }
+
+    /// Whether there is a text that every match holds, or is.
+    pub fn needs_text(&self) -> bool {
+        !self.texts.is_empty() || self.whole.is_some()
     }
 
     /// Memory to search with.
@@ -198,6 +233,32 @@ fn regular(pattern: &[u8], ignore_case: bool) -> Result<Hir> {
         ))
         .hint("-Q takes the pattern as plain text")
     })
+}
+
+/// Adds the plain texts that every match holds.
+fn required(hir: &Hir, texts: &mut Vec<Vec<u8>>) {
+    match hir.kind() {
+        HirKind::Literal(l) => texts.push(l.0.to_vec()),
+        HirKind::Capture(c) => required(&c.sub, texts),
+        HirKind::Concat(parts) => parts.iter().for_each(|p| required(p, texts)),
+        HirKind::Repetition(r) if r.min > 0 => required(&r.sub, texts),
+        _ => {}
+    }
+}
+
+/// The text of a pattern that is a plain one between the ends of a field.
+fn whole(hir: &Hir) -> Option<Vec<u8>> {
+    let HirKind::Concat(parts) = hir.kind() else {
+        return None;
+    };
+    let [start, text, end] = parts.as_slice() else {
+        return None;
+    };
+    let is_whole = *start == Hir::look(Look::Start) && *end == Hir::look(Look::End);
+    match text.kind() {
+        HirKind::Literal(l) if is_whole => Some(l.0.to_vec()),
+        _ => None,
+    }
 }
 
 /// The same without `^ $ \b \B`, and content with little.
@@ -324,6 +385,27 @@ mod tests {
         assert!(said(br"\pX").contains("column 1: "));
         assert_eq!(said(b"ab\xff"), "the pattern is not UTF-8 at byte 3");
         assert!(said(br"(\pL{1000}){1000}").contains("too large"));
+    }
+
+    #[test]
+    fn what_every_match_holds_is_known() {
+        let texts = |p: &str| {
+            let p = compiled(p, Stored::AsIs);
+            let texts = p.texts().iter().map(|t| String::from_utf8_lossy(t));
+            (texts.collect::<Vec<_>>().join(" "), p.whole().is_some())
+        };
+        assert_eq!(texts("abc"), ("abc".into(), false));
+        assert_eq!(texts("^abc$"), ("abc".into(), true));
+        assert_eq!(texts("(?m)^abc$"), ("abc".into(), false));
+        assert_eq!(texts(r"(ab)+.*cd?e\b(x|y)z{0,2}"), ("ab c e".into(), false));
+        assert_eq!(texts("ab|cd"), (String::new(), false));
+        assert_eq!(texts("(?i)ab"), (String::new(), false));
+        let options = PatternOptions {
+            literal: false,
+            ignore_case: true,
+        };
+        let p = Pattern::new(b"^Abc$", options, Stored::AsIs).unwrap();
+        assert_eq!((p.texts(), p.whole()), (&[b"Abc".to_vec()][..], None));
     }
 
     #[test]
