@@ -39,6 +39,7 @@ pub mod man;
 pub mod message;
 pub mod progress;
 pub mod reading;
+mod repair;
 pub mod stdio;
 pub mod table;
 mod tail;
@@ -143,6 +144,13 @@ const COMMANDS: &[Entry] = &[
         about: "is it sound",
         command: verify::command,
         run: verify::run,
+    },
+    Entry {
+        name: "repair",
+        job: Job::LookAfter,
+        about: "make it sound again",
+        command: repair::command,
+        run: repair::run,
     },
     Entry {
         name: "groups",

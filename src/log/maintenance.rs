@@ -42,7 +42,7 @@ use crate::log::lost::Lost;
 use crate::log::state::unlink_if_there;
 use crate::log::swap;
 use crate::log::writer::{Writer, WriterOptions};
-use crate::log::{config, files};
+use crate::log::{config, end, files};
 use crate::sys::{Access, Dir, Host, Wait};
 
 /// How long a roll waits for appenders, who hold their lock for milliseconds.
@@ -194,7 +194,14 @@ impl Maintenance {
     /// # Errors
     /// As [`crate::log::sync::Syncer::sync_to`].
     pub fn make_durable(&self, through: Offset) -> Result<()> {
-        self.writer.syncer().sync_to(through)?;
+        // After a failed sync, what repair has read back and published needs no other one.
+        let known = end::read(self.logd_dir().as_ref());
+        let known = known
+            .map_err(|e| self.error("cannot read .logd/end", e))?
+            .durable;
+        if known < Some(through) {
+            self.writer.syncer().sync_to(through)?;
+        }
         // D is published without a sync; an older one would make a gap look like a lost tail.
         let end = self.logd_dir().open(files::END, Access::Write);
         end.and_then(|file| file.sync())

@@ -22,6 +22,7 @@
 //! | [`append`] | input into a log, and an honest account of it |
 //! | [`settings`] | settings in words, and which layer of them wins |
 //! | [`verify`] | is a log sound: every checksum, record and index |
+//! | [`repair`] | a damaged log made sound, every intact batch kept |
 //! | [`throttle`] | a ceiling on bytes per second |
 
 pub mod append;
@@ -39,6 +40,7 @@ pub mod info;
 pub mod input;
 pub mod json;
 pub mod output;
+pub mod repair;
 pub mod select;
 pub mod settings;
 pub mod span;

@@ -20,17 +20,20 @@
 //! | [`indexes`] | what each kind of index promises |
 //! | [`records`] | records, checked on another core |
 //! | [`beside`] | snapshots, checkpoints, leftovers, our own files |
+//! | [`gaps`] | gaps between segments that nothing explains |
 //! | [`digest`] | hashes, to compare copies |
 //!
 //! Memory: per core two chunks of 1 MiB, a window, and the indexes of one segment.
 
 pub mod beside;
 pub mod digest;
+pub mod gaps;
 pub mod indexes;
 pub mod records;
 pub mod segment;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::names::Kind;
 use crate::format::{Limits, Offset};
 use crate::log::end::{self, End};
 use crate::log::files;
@@ -55,7 +58,7 @@ const SEGMENTS_A_THREAD: usize = 2;
 /// How often segments may change under the check before that is an error.
 const RETRIES_MAX: usize = 256;
 /// How long something half done may stay as it is before it is told.
-const SETTLE: Duration = Duration::from_secs(2);
+const SETTLE: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 2_000 });
 /// Between two looks at it.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Nobody is at work on a file that was last written longer ago than this.
@@ -206,6 +209,12 @@ struct Job<'a, 's, 'k> {
     epoch: Option<(i32, Offset)>,
     /// Offset behind the segments so far, once there is one.
     reached: Option<Offset>,
+    /// Zeros end the last of them.
+    zeros: bool,
+    /// Gaps between segments, with the name of the one behind.
+    gaps: Vec<(String, Range<Offset>)>,
+    /// Offsets are missing inside segments too.
+    has_gaps: bool,
 }
 
 impl<'a, 's, 'k> Job<'a, 's, 'k> {
@@ -224,6 +233,9 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
             txns: Transactions::default(),
             epoch: None,
             reached: None,
+            zeros: false,
+            gaps: Vec::new(),
+            has_gaps: false,
         }
     }
 
@@ -234,6 +246,7 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
         self.sealed(view, wanted, &pool, threads * SEGMENTS_A_THREAD)?;
         let end = self.tail(view, wanted, &pool)?;
         if self.options.range.is_none() {
+            self.tell_gaps()?;
             for finding in beside::check(self.env, end, self.epoch)? {
                 self.tell(&finding)?;
             }
@@ -366,7 +379,7 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
             self.tell(finding)?;
         }
         if self.options.range.is_none() && !self.options.quick {
-            let name = segment.index_name(crate::format::names::Kind::TxnIndex);
+            let name = segment.index_name(Kind::TxnIndex);
             for why in self.txns.join(report.txns) {
                 self.tell(&self.env.finding(&name, 0, why))?;
             }
@@ -377,6 +390,8 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
             self.epoch = Some((epoch, at));
         }
         self.reached = Some(self.reached.unwrap_or(report.end).max(report.end));
+        self.zeros = report.zeros;
+        self.has_gaps |= report.has_gaps;
         Ok(())
     }
 
@@ -394,6 +409,13 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
             finding.offset = Some(base);
             return self.tell(&finding);
         }
+        // Nobody leaves zeros behind data that compaction thinned out: these were batches.
+        if base > reached && self.zeros {
+            let why = format!("offsets {reached}..{base} before it are zeros");
+            let mut finding = self.env.finding(&name, 0, why);
+            finding.offset = Some(reached);
+            return self.tell(&finding);
+        }
         // A gap that compaction left is below D; after a crash of the host one above it is a lost tail.
         let above = self.env.end.durable.is_some_and(|d| base > d);
         let jump = base - reached > i64::from(i32::MAX);
@@ -402,6 +424,24 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
             let mut finding = self.env.finding(&name, 0, why);
             finding.offset = Some(reached);
             return self.tell(&finding);
+        }
+        if base > reached {
+            self.gaps.push((name, reached..base));
+        }
+        Ok(())
+    }
+
+    /// What is missing between segments.
+    fn tell_gaps(&mut self) -> Result<()> {
+        let all = self.gaps.iter().map(|(_, g)| g.clone()).collect();
+        let missing = gaps::unexplained(self.env, all, self.has_gaps)?;
+        for (name, gap) in std::mem::take(&mut self.gaps) {
+            if missing.contains(&gap) {
+                let why = format!("offsets {}..{} before it are missing", gap.start, gap.end);
+                let mut finding = self.env.finding(&name, 0, why);
+                finding.offset = Some(gap.start);
+                self.tell(&finding)?;
+            }
         }
         Ok(())
     }
@@ -441,6 +481,10 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
             Some(torn) => self.still_torn(tail, torn, recent)?,
             None => None,
         };
+        if torn.is_none() {
+            let ahead = ahead(self.env, &tail.segment, &report.beyond)?;
+            report.findings.extend(ahead);
+        }
         let end = report.end;
         let whole = torn.is_none();
         self.take(&tail.segment, report)?;
@@ -531,9 +575,29 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
     }
 }
 
+/// Entries of the active segment's indexes that speak of offsets which the log does not have by now.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn ahead(
+    env: &Env<'_>,
+    segment: &SegmentRef,
+    beyond: &[(Kind, u64, Offset)],
+) -> Result<Vec<Finding>> {
+    if beyond.is_empty() {
+        return Ok(Vec::new());
+    }
+    let end = View::of(env.log.clone())?.end(env.limits)?;
+    let lies = beyond.iter().filter(|(_, _, offset)| *offset >= end);
+    let told = lies.map(|(kind, at, offset)| {
+        let why = format!("offset {offset} indexed, but the log ends at {end}");
+        env.finding(&segment.index_name(*kind), *at, why)
+    });
+    Ok(told.collect())
+}
+
 /// What the files of these segments are now.
 fn fingerprint(env: &Env<'_>, group: &[SegmentRef]) -> Result<Vec<Option<Meta>>> {
-    use crate::format::names::Kind;
     let kinds = [
         Kind::Log,
         Kind::OffsetIndex,
@@ -547,4 +611,4 @@ fn fingerprint(env: &Env<'_>, group: &[SegmentRef]) -> Result<Vec<Option<Meta>>>
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

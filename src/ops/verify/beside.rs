@@ -5,6 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::names::{self, FileName, Kind, State};
 use crate::format::{Defect, Offset, checkpoint, snapshot};
 use crate::log::files;
+use crate::log::groups;
 use crate::log::listing::read_small;
 use crate::log::view::View;
 use crate::sys::{Access, Dir};
@@ -25,6 +26,20 @@ pub fn check(
 ) -> Result<Vec<Finding>> {
     let mut out = Vec::new();
     leftovers(env, &mut out)?;
+    out.extend(check_files(env, end, epoch)?);
+    Ok(out)
+}
+
+/// As [`check`], leftovers left out.
+///
+/// # Errors
+/// What reading may meet.
+pub fn check_files(
+    env: &Env<'_>,
+    end: Option<Offset>,
+    epoch: Option<(i32, Offset)>,
+) -> Result<Vec<Finding>> {
+    let mut out = Vec::new();
     snapshots(env, end, &mut out)?;
     epochs(env, end, epoch, &mut out)?;
     metadata(env, &mut out)?;
@@ -49,6 +64,20 @@ pub fn half_done(env: &Env<'_>) -> Result<Vec<FileName>> {
     };
     let mut out: Vec<FileName> = parsed.iter().filter(odd).copied().collect();
     out.sort_unstable();
+    Ok(out)
+}
+
+/// What [`half_done`] names, and if there is any, the `.deleted` files too: all that is cleared with it.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub fn leftovers_now(env: &Env<'_>) -> Result<Vec<FileName>> {
+    let mut out = half_done(env)?;
+    if !out.is_empty() {
+        let all = list(env)?;
+        let parsed = all.iter().filter_map(|n| names::parse(n));
+        out.extend(parsed.filter(|n| n.state == State::Deleted));
+    }
     Ok(out)
 }
 
@@ -227,6 +256,16 @@ fn ours(env: &Env<'_>, out: &mut Vec<Finding>) -> Result<()> {
             "a sync failed; nothing is acknowledged until it is repaired",
         );
         out.push(at(env, dir.as_ref(), files::FAILED, defect));
+    }
+    for name in groups::names(dir.as_ref())? {
+        match groups::read(dir.as_ref(), &name) {
+            Err(e) if e.kind() == ErrorKind::Data => {
+                let path = e.path().unwrap_or(dir.path()).to_path_buf();
+                let finding = env.finding(&name, 0, e.what());
+                out.push(Finding { path, ..finding });
+            }
+            read => drop(read?),
+        }
     }
     let Ok(once) = dir.open_dir(files::ONCE) else {
         return Ok(());

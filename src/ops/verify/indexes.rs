@@ -115,6 +115,13 @@ impl Offsets {
         }
     }
 
+    /// The offset of the first entry behind the batches that came by.
+    pub fn beyond(&self) -> Option<(u64, Offset)> {
+        let entry = self.entries.current()?;
+        let at = self.entries.at * OffsetEntry::BYTES;
+        Some((at as u64, entry.offset(self.base)))
+    }
+
     /// All batches came by; `open` says that more may have been appended since.
     pub fn finish(mut self, open: bool) -> Vec<Lie> {
         if let Some(entry) = self.entries.current().filter(|_| !open) {
@@ -189,6 +196,13 @@ impl Times {
     /// A damaged stretch comes by.
     pub fn pass(&mut self) {
         self.damaged = true;
+    }
+
+    /// The offset of the first entry behind the batches that came by.
+    pub fn beyond(&self) -> Option<(u64, Offset)> {
+        let entry = self.entries.current()?;
+        let at = self.entries.at * TimeEntry::BYTES;
+        Some((at as u64, entry.offset(self.base)))
     }
 
     /// All batches came by.

@@ -58,6 +58,11 @@ pub struct Report {
     pub torn: Option<Torn>,
     /// Zeros stand behind the data.
     pub zeros: bool,
+    /// Index entries of the active segment behind its data: kind, byte, offset. They may speak of
+    /// batches that were appended since.
+    pub beyond: Vec<(Kind, u64, Offset)>,
+    /// Some offset between its first and its last has no record: as compaction leaves it.
+    pub has_gaps: bool,
 }
 
 /// The end of the active segment, where it is no batch (yet).
@@ -241,6 +246,14 @@ impl<'a> Checker<'a> {
     fn header(&mut self, header: &BatchHeader, position: Position) {
         self.out.batches += 1;
         self.out.bytes += header.size as u64;
+        let expected = match self.out.first {
+            Some(_) => self.out.end,
+            None => header.base_offset,
+        };
+        let full =
+            header.magic < 2 || i64::from(header.count) > header.last_offset - header.base_offset;
+        // Of a compressed magic 0 or 1 wrapper only the last offset is known.
+        self.out.has_gaps |= !full || header.magic >= 2 && header.base_offset != expected;
         self.out.first.get_or_insert(header.base_offset);
         self.out.end = header.last_offset.next();
         if self.out.epoch.is_none_or(|(e, _)| header.leader_epoch > e) && header.leader_epoch >= 0 {
@@ -319,6 +332,16 @@ impl<'a> Checker<'a> {
         let open = self.task.is_tail || self.damaged;
         // Batches of different threads: in the order of the file again.
         self.out.findings.sort_by_key(|f| f.position);
+        if self.task.is_tail && !self.damaged {
+            let ahead = [
+                (Kind::OffsetIndex, self.offsets.beyond()),
+                (Kind::TimeIndex, self.times.beyond()),
+            ];
+            let ahead = ahead.into_iter();
+            self.out.beyond = ahead
+                .filter_map(|(k, b)| b.map(|(at, o)| (k, at, o)))
+                .collect();
+        }
         let (txn_lies, txns) = self.txns.finish(self.out.end);
         let lies: [(Kind, Vec<Lie>); 3] = [
             (Kind::OffsetIndex, self.offsets.finish(open)),
