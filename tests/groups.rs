@@ -534,6 +534,15 @@ fn write_until(logs: &Logs, stop: &AtomicBool, writer: u64, seed: u64) -> usize 
     count
 }
 
+/// Has the writers stop, also when a check has failed.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn workers_killed_at_random_deliver_everything_in_order() {
     const PARTITIONS: u32 = 8;
@@ -556,6 +565,7 @@ fn workers_killed_at_random_deliver_everything_in_order() {
         let (logs, stop) = (&logs, &stop);
         let writers = (0..2).map(|w| s.spawn(move || write_until(logs, stop, w, seed)));
         let writers: Vec<_> = writers.collect();
+        let stopped = Stop(stop);
         for _ in 0..rounds {
             let until = Instant::now() + Duration::from_millis(random.next() % 120);
             while Instant::now() < until {
@@ -570,7 +580,7 @@ fn workers_killed_at_random_deliver_everything_in_order() {
                 workers.start();
             }
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopped);
         writers.into_iter().map(|w| w.join().unwrap()).sum()
     });
     let began = Instant::now();
