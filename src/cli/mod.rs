@@ -14,6 +14,7 @@
 //! | [`message`] | the one door to stderr |
 //! | [`progress`] | how far a long job is |
 //! | [`stdio`] | stdout |
+//! | `maintain` | what the commands that look after a log share |
 //! | [`reading`] | what the commands that print records share |
 
 use crate::error::{Error, ErrorKind, Result};
@@ -35,11 +36,13 @@ mod index;
 mod info;
 mod init;
 mod ls;
+mod maintain;
 pub mod man;
 pub mod message;
 pub mod progress;
 pub mod reading;
 mod repair;
+mod retain;
 pub mod stdio;
 pub mod table;
 mod tail;
@@ -165,6 +168,13 @@ const COMMANDS: &[Entry] = &[
         about: "make lookups fast",
         command: index::command,
         run: index::run,
+    },
+    Entry {
+        name: "retain",
+        job: Job::LookAfter,
+        about: "delete the old",
+        command: retain::command,
+        run: retain::run,
     },
     Entry {
         name: "completions",

@@ -11,6 +11,7 @@
 //! | [`varint`], [`crc32c`], [`codec`] | zigzag varints; the checksum of magic 2; the five codecs |
 //! | [`frame`] | where one batch ends and the next begins, in every magic |
 //! | [`batch`], [`record`], [`builder`] | RecordBatch v2: header, records, headers; writing them |
+//! | [`rewrite`] | a batch again with some of its records |
 //! | `legacy` | magic 0 and 1, plain and wrapped |
 //! | [`plain`] | a batch laid open, for who searches bytes |
 //! | [`control`] | control records: end markers and their kin |
@@ -40,6 +41,7 @@ pub mod names;
 pub mod partitioner;
 pub mod plain;
 pub mod record;
+pub mod rewrite;
 pub mod snapshot;
 pub mod varint;
 mod wire;

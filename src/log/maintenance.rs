@@ -326,6 +326,30 @@ impl Maintenance {
     }
 }
 
+/// Whether something was left half done in a log, for [`Maintenance::open`] to clear: told without a
+/// lock and without a write.
+///
+/// # Errors
+/// A directory cannot be read.
+pub fn has_leftovers(log: &LogDir) -> Result<bool> {
+    let fail = |e| Error::io("cannot list", e).at_path(log.dir().path());
+    let names = log.dir().list().map_err(fail)?;
+    let names: Vec<FileName> = names.iter().filter_map(|n| names::parse(n)).collect();
+    if names.iter().any(|n| n.state != State::Plain) || !orphans(&names).is_empty() {
+        return Ok(true);
+    }
+    let open = |dir: &dyn Dir, name| match dir.open_dir(name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    };
+    let tmp = match open(log.dir().as_ref(), files::LOGD_DIR).map_err(fail)? {
+        Some(own) => open(own.as_ref(), files::TMP).map_err(fail)?,
+        None => None,
+    };
+    let built = tmp.map(|tmp| tmp.list()).transpose().map_err(fail)?;
+    Ok(built.is_some_and(|names| !names.is_empty()))
+}
+
 fn is_log_swap(name: FileName) -> bool {
     name.kind == Kind::Log && name.state == State::Swap
 }

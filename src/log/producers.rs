@@ -15,7 +15,7 @@ use crate::format::control::{self, Control};
 use crate::format::names::{self, Kind, State, file_name};
 use crate::format::snapshot::{self, ProducerEntry};
 use crate::format::{Limits, Offset, Position, TimestampMs};
-use crate::log::listing::{LogDir, read_small};
+use crate::log::listing::{LogDir, SegmentRef, read_small};
 use crate::log::state::write_state_file;
 use crate::segment::scan::{HeaderWalk, Span, Walk};
 
@@ -134,6 +134,44 @@ impl Producers {
     }
 }
 
+/// The state of all producers as of `at`, the base of the active segment, if it must be written as a
+/// snapshot before the segments `going` are deleted: no snapshot at `kept` or above says what they do.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn to_keep_before_deletion(
+    log: &LogDir,
+    going: &[SegmentRef],
+    kept: Offset,
+    at: Offset,
+) -> Result<Option<Producers>> {
+    let limits = Limits::default();
+    let newest = snapshot_bases(log, Offset::MAX)?.last().copied();
+    if newest.is_some_and(|base| base >= kept) {
+        return Ok(None);
+    }
+    // With a snapshot there were producers; without one, headers tell.
+    if newest.is_none() && !any_producer(log, going, &limits)? {
+        return Ok(None);
+    }
+    Producers::load(log, at, &limits).map(Some)
+}
+
+fn any_producer(log: &LogDir, segments: &[SegmentRef], limits: &Limits) -> Result<bool> {
+    for segment in segments {
+        let place = |e: Error| e.at_path(log.path_of(&segment.log_name()));
+        let file = log.open_file(&segment.log_name())?;
+        let len = file.len().map_err(|e| place(Error::io("cannot read", e)))?;
+        let mut walk = HeaderWalk::new(file, Span::whole(segment.base(), len), *limits);
+        while let Walk::Header(header, _) = walk.next().map_err(place)? {
+            if header.has_producer() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// The coordinator epoch of an end marker, if that is what the batch is.
 fn end_marker(bytes: &[u8], limits: &Limits) -> Option<i32> {
     let batch = Batch::check(bytes).ok()?;
@@ -147,7 +185,8 @@ fn end_marker(bytes: &[u8], limits: &Limits) -> Option<i32> {
     }
 }
 
-fn newest_snapshot(log: &LogDir, at: Offset) -> Result<(BTreeMap<i64, ProducerEntry>, Offset)> {
+/// Where there are snapshots, `at` and below, ascending.
+fn snapshot_bases(log: &LogDir, at: Offset) -> Result<Vec<Offset>> {
     let names = log.dir().list();
     let names = names.map_err(|e| Error::io("cannot list", e).at_path(log.dir().path()))?;
     let snapshot_at = |n: &String| {
@@ -156,6 +195,11 @@ fn newest_snapshot(log: &LogDir, at: Offset) -> Result<(BTreeMap<i64, ProducerEn
     };
     let mut bases: Vec<Offset> = names.iter().filter_map(snapshot_at).collect();
     bases.sort_unstable();
+    Ok(bases)
+}
+
+fn newest_snapshot(log: &LogDir, at: Offset) -> Result<(BTreeMap<i64, ProducerEntry>, Offset)> {
+    let bases = snapshot_bases(log, at)?;
     for base in bases.into_iter().rev() {
         let Some(file) = log.open_optional(&file_name(base, Kind::Snapshot))? else {
             continue;

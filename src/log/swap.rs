@@ -24,13 +24,13 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::BatchHeader;
-use crate::format::index::{Entry, TxnEntry};
+use crate::format::index::{self, Entry, OffsetEntry, TimeEntry, TxnEntry};
 use crate::format::names::{self, FileName, Kind, State, file_name};
 use crate::format::{Limits, Offset};
 use crate::log::listing::SegmentRef;
 use crate::log::maintenance::Maintenance;
 use crate::log::state::unlink_if_there;
-use crate::segment::active::{ActiveSegment, Noted};
+use crate::segment::active::{ActiveSegment, INDEX_BYTES_MAX, Noted};
 use crate::segment::scan::{Scanner, Span, Step, Tail};
 use crate::sys::{Dir, File};
 
@@ -340,4 +340,122 @@ pub fn last_offset_checked(file: Arc<dyn File>, base: Offset) -> Result<Option<O
             }
         }
     }
+}
+
+/// Gives the sealed segment named after `from`, whose first batch begins at `to` or above, the name
+/// `to`, so that the log starts there. Durable on return.
+///
+/// Its indexes count from the base offset, so they are written anew first, under the new name; until
+/// the log has it they are indexes without a log, which a broker and the next maintenance remove. So
+/// are the old ones afterwards.
+///
+/// # Errors
+/// What the system answers; the log has the one name or the other.
+pub fn rename_base(maintenance: &Maintenance, from: Offset, to: Offset) -> Result<()> {
+    let dir = maintenance.log().dir().as_ref();
+    let tmp = maintenance.tmp()?;
+    let shift = u32::try_from(to - from).unwrap_or(u32::MAX);
+    let work = || -> io::Result<()> {
+        move_index::<OffsetEntry>(dir, tmp.as_ref(), from, to, |e| {
+            let relative = e.relative.checked_sub(shift)?;
+            Some(OffsetEntry { relative, ..e })
+        })?;
+        move_index::<TimeEntry>(dir, tmp.as_ref(), from, to, |e| {
+            let relative = e.relative.checked_sub(shift)?;
+            Some(TimeEntry { relative, ..e })
+        })?;
+        move_index::<TxnEntry>(dir, tmp.as_ref(), from, to, Some)?;
+        dir.sync()?;
+        dir.rename(&file_name(from, Kind::Log), &file_name(to, Kind::Log))?;
+        dir.sync()?;
+        for kind in [
+            Kind::OffsetIndex,
+            Kind::TimeIndex,
+            Kind::TxnIndex,
+            Kind::Snapshot,
+        ] {
+            unlink_if_there(dir, &file_name(from, kind))?;
+        }
+        dir.sync()
+    };
+    work().map_err(|e| maintenance.error("cannot rename the first segment", e))
+}
+
+/// Writes the entries of an index of the segment `from`, each changed by `map`, as that of `to`.
+fn move_index<E: Entry + Indexed>(
+    dir: &dyn Dir,
+    tmp: &dyn Dir,
+    from: Offset,
+    to: Offset,
+    map: impl Fn(E) -> Option<E>,
+) -> io::Result<()> {
+    let name = file_name(from, E::KIND);
+    let old = match dir.open(&name, crate::sys::Access::Read) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let len = usize::try_from(old.len()?)
+        .unwrap_or(0)
+        .min(INDEX_BYTES_MAX);
+    let mut bytes = vec![0; len];
+    let n = old.read_full_at(&mut bytes, 0)?;
+    bytes.truncate(n);
+    let mut moved = Vec::with_capacity(n);
+    for entry in index::entries::<E>(&bytes).filter_map(map) {
+        entry.encode(&mut moved);
+    }
+    let name = file_name(to, E::KIND);
+    unlink_if_there(tmp, &name)?;
+    let file = tmp.create(&name)?;
+    file.write_all_at(&moved, 0)?;
+    file.sync()?;
+    tmp.rename_to(&name, dir, &name)
+}
+
+/// An index entry that knows its file.
+trait Indexed {
+    const KIND: Kind;
+}
+
+impl Indexed for OffsetEntry {
+    const KIND: Kind = Kind::OffsetIndex;
+}
+
+impl Indexed for TimeEntry {
+    const KIND: Kind = Kind::TimeIndex;
+}
+
+impl Indexed for TxnEntry {
+    const KIND: Kind = Kind::TxnIndex;
+}
+
+/// Removes the oldest sealed segments with all that goes with them: renamed to `.deleted`, oldest
+/// first, the directory synced, then unlinked. What is left after a crash is a log that starts later.
+///
+/// # Errors
+/// What the system answers.
+pub fn delete_oldest(maintenance: &Maintenance, gone: &[SegmentRef]) -> Result<()> {
+    let dir = maintenance.log().dir().as_ref();
+    let bases: std::collections::BTreeSet<Offset> = gone.iter().map(SegmentRef::base).collect();
+    let work = || -> io::Result<()> {
+        let listed = dir.list()?;
+        let mut names: Vec<FileName> = listed
+            .iter()
+            .filter_map(|n| names::parse(n))
+            .filter(|n| n.state == State::Plain && bases.contains(&n.base))
+            .collect();
+        // By base, the log of each first: an index without a log is nothing, a log without is slow.
+        names.sort_unstable();
+        for name in &names {
+            let deleted = name.in_state(State::Deleted);
+            dir.rename(&name.to_string(), &deleted.to_string())?;
+        }
+        dir.sync()?;
+        for name in &names {
+            unlink_if_there(dir, &name.in_state(State::Deleted).to_string())?;
+        }
+        Ok(())
+    };
+    maintenance.spoil_clean_shutdown()?;
+    work().map_err(|e| maintenance.error("cannot delete segments", e))
 }

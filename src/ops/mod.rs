@@ -20,6 +20,7 @@
 //! | [`tail`] | the last records, and following |
 //! | [`wait`] | waiting until a log reaches an offset |
 //! | [`append`] | input into a log, and an honest account of it |
+//! | [`retain`] | the oldest of a log forgotten |
 //! | [`settings`] | settings in words, and which layer of them wins |
 //! | [`verify`] | is a log sound: every checksum, record and index |
 //! | [`repair`] | a damaged log made sound, every intact batch kept |
@@ -41,6 +42,7 @@ pub mod input;
 pub mod json;
 pub mod output;
 pub mod repair;
+pub mod retain;
 pub mod select;
 pub mod settings;
 pub mod span;
