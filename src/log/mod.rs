@@ -13,6 +13,7 @@
 //! | [`end`] | `.logd/end`: where appends go on (a hint), and the durable offset D (a promise) |
 //! | [`listing`] | the directory as an ordered list of segments; where the log starts |
 //! | [`lock`] | lock files: who holds them, and are they still the ones in the directory |
+//! | [`place`] | where writing is safe, and the files that the first writer makes |
 //! | [`writer`] | the append path: lock, end, write, roll, release |
 //! | [`recovery`] | a log that crashed made appendable: torn tail against corruption |
 //! | [`lost`] | `.logd/lost+found` |
@@ -48,6 +49,7 @@ pub mod lock;
 pub mod lost;
 pub mod maintenance;
 pub mod members;
+pub mod place;
 pub mod producers;
 pub mod reader;
 pub mod recovery;
