@@ -24,6 +24,7 @@ use std::ffi::OsString;
 mod append;
 pub mod args;
 mod cat;
+mod compact;
 mod complete;
 pub mod context;
 mod dump;
@@ -168,6 +169,13 @@ const COMMANDS: &[Entry] = &[
         about: "make lookups fast",
         command: index::command,
         run: index::run,
+    },
+    Entry {
+        name: "compact",
+        job: Job::LookAfter,
+        about: "keep the newest value per key",
+        command: compact::command,
+        run: compact::run,
     },
     Entry {
         name: "retain",

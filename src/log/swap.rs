@@ -30,7 +30,7 @@ use crate::format::{Limits, Offset};
 use crate::log::listing::SegmentRef;
 use crate::log::maintenance::Maintenance;
 use crate::log::state::unlink_if_there;
-use crate::segment::active::{ActiveSegment, INDEX_BYTES_MAX, Noted};
+use crate::segment::active::{ActiveSegment, INDEX_BYTES_MAX, Noted, Tally};
 use crate::segment::scan::{Scanner, Span, Step, Tail};
 use crate::sys::{Dir, File};
 
@@ -122,9 +122,52 @@ impl Output {
         self.txns.get_or_insert_default().push(entry);
     }
 
+    /// Base offset in its name.
+    pub fn base(&self) -> Offset {
+        self.base
+    }
+
     /// Last offset so far.
     pub fn last_offset(&self) -> Option<Offset> {
         self.last
+    }
+
+    /// Where it stands, to come back to with [`Output::rewind`].
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn mark(&mut self) -> Result<Mark> {
+        self.write()?;
+        let flushed = self.segment.flush();
+        flushed.map_err(|e| failed(self.tmp.as_ref(), e))?;
+        Ok(Mark {
+            tally: *self.segment.tally(),
+            index_bytes: self.segment.index_bytes(),
+            batches: self.batches,
+            last: self.last,
+            txns: self.txns.as_ref().map(Vec::len),
+        })
+    }
+
+    /// Cuts off what was put in since the mark.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn rewind(&mut self, mark: Mark) -> Result<()> {
+        self.write()?;
+        let mut cut = || -> io::Result<()> {
+            self.segment.flush()?;
+            let (index, times) = mark.index_bytes;
+            self.segment.adopt(mark.tally, index, times)?;
+            self.segment.cut_tail()
+        };
+        cut().map_err(|e| failed(self.tmp.as_ref(), e))?;
+        (self.batches, self.last) = (mark.batches, mark.last);
+        match (&mut self.txns, mark.txns) {
+            (Some(txns), Some(n)) => txns.truncate(n),
+            (txns, _) => *txns = None,
+        }
+        Ok(())
     }
 
     /// Bytes so far.
@@ -203,6 +246,16 @@ impl Output {
         }
         Ok(())
     }
+}
+
+/// A place in an [`Output`].
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    tally: Tally,
+    index_bytes: (u64, u64),
+    batches: u64,
+    last: Option<Offset>,
+    txns: Option<usize>,
 }
 
 fn failed(tmp: &dyn Dir, e: io::Error) -> Error {

@@ -20,6 +20,7 @@
 //! | [`tail`] | the last records, and following |
 //! | [`wait`] | waiting until a log reaches an offset |
 //! | [`append`] | input into a log, and an honest account of it |
+//! | [`compact`] | the newest value of each key kept |
 //! | [`retain`] | the oldest of a log forgotten |
 //! | [`settings`] | settings in words, and which layer of them wins |
 //! | [`verify`] | is a log sound: every checksum, record and index |
@@ -28,6 +29,7 @@
 
 pub mod append;
 pub mod cat;
+pub mod compact;
 pub mod consume;
 pub mod create;
 pub mod dump;

@@ -40,8 +40,8 @@ use crate::ops::words::Pos;
 use crate::segment::scan::{Scan, Scanner, Span};
 use crate::sys::Host;
 
-mod age;
-mod edge;
+pub(super) mod age;
+pub(super) mod edge;
 #[cfg(test)]
 mod tests;
 

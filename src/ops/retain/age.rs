@@ -60,6 +60,15 @@ impl<'a> Ages<'a> {
         ))
     }
 
+    /// Whether nothing in a segment is younger than the cutoff.
+    ///
+    /// # Errors
+    /// The segment cannot be read.
+    pub fn is_old(&self, s: &Stretch, is_active: bool) -> Result<bool> {
+        let newest = self.newest(s, is_active)?;
+        Ok(s.bytes == 0 || self.settled(newest, s) < self.cutoff)
+    }
+
     /// A timestamp as an age is counted from it.
     fn settled(&self, timestamp: Option<TimestampMs>, s: &Stretch) -> TimestampMs {
         let believed = timestamp.filter(|t| *t <= self.now && *t >= TimestampMs(0));
