@@ -256,6 +256,24 @@ fn a_pattern_that_is_everywhere_or_ends_far_away_is_given_up_as_a_whole() {
 }
 
 #[test]
+fn what_is_stored_otherwise_than_it_is_compared_is_found() {
+    for (field, pattern, value) in [
+        ("json:/x", "a", r#"{"x":"\u0061"}"#),
+        ("json:/x", "u/v", r#"{"x":"u\/v"}"#),
+        ("json:/x", "1,2", r#"{"x":[1 , 2]}"#),
+        ("json:/x", r"^\[\S*\]$", r#"{"x":[1 , 2]}"#),
+        ("json:/x", "\"y\":", r#"{"x":{ "y" : 0}}"#),
+        ("column:2", "b\"b", r#"a,"b""b""#),
+    ] {
+        let records: [Fields; 1] = [[None, Some(value.as_bytes().to_vec()), None]];
+        let stored = batch(&records, Codec::None);
+        let field = Field::parse(field).unwrap();
+        let found = searched(pattern, &field, false, &stored, &mut None);
+        assert_eq!(found, [0], "{field} {pattern} {value}");
+    }
+}
+
+#[test]
 fn a_defect_behind_a_match_is_told_and_only_wanted_offsets_are_found() {
     let records: Vec<Fields> = (0..5)
         .map(|n| [None, Some(format!("v{n}").into_bytes()), None])
