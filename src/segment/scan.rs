@@ -547,14 +547,16 @@ impl Window {
     }
 }
 
-/// Whether `file` holds only zeros from `from` up to `end` (or its end, if that comes first).
+/// Whether `file` holds only zeros from `from` up to `end` (or its end, if that comes first). Holes are
+/// passed over unread.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn is_zero(file: &dyn File, from: Position, end: Position) -> Result<bool> {
     let mut window = Window::new(READ_BYTES_FIRST, READ_BYTES_FIRST);
     let mut pos = from.0;
-    while pos < end.0 {
+    while let Some(data) = next_data(file, pos)?.filter(|p| *p < end.0) {
+        pos = data;
         let bytes = window.read(file, pos, 1, end.0)?;
         if bytes.iter().any(|b| *b != 0) {
             return Ok(false);
@@ -565,6 +567,11 @@ pub fn is_zero(file: &dyn File, from: Position, end: Position) -> Result<bool> {
         pos += bytes.len() as u64;
     }
     Ok(true)
+}
+
+fn next_data(file: &dyn File, pos: u64) -> Result<Option<u64>> {
+    let data = file.next_data(pos);
+    data.map_err(|e| Error::io("cannot read", e).at_position(pos))
 }
 
 /// What [`resync`] found.
@@ -622,6 +629,11 @@ pub fn resync_within(
         };
         let Some(i) = (0..=last).find(plausible) else {
             pos += last as u64 + 1;
+            // Behind a hole an entry may begin with its last zeros.
+            let Some(data) = next_data(file, pos)? else {
+                return Ok(Resync::None);
+            };
+            pos = pos.max(data.saturating_sub(BATCH_HEADER_BYTES as u64));
             continue;
         };
         pos += i as u64;
@@ -789,6 +801,35 @@ mod tests {
             let (from, end) = (Position(at as u64), Position(at as u64 + n as u64));
             assert!(is_zero(&*file, from, end).unwrap());
             assert!(!is_zero(&*file, Position(from.0 - 2), end).unwrap());
+        }
+    }
+
+    #[test]
+    fn holes_of_any_size_are_passed_over() {
+        const HOLE: u64 = 1 << 40;
+        let log = TestLog::new("t-0");
+        let s = log.segment(0).batch(0, "a").batch(5, "b").write();
+        let path = log.path().join(format!("{:020}.log", 0));
+        let batch = &std::fs::read(&path).unwrap()[s.batches[1].position as usize..];
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(HOLE).unwrap();
+        let (read, first) = (open(&log, 0), Position(s.batches[1].position));
+        let behind = first + batch.len() as u64;
+        assert!(is_zero(&*read, behind, Position(HOLE)).unwrap());
+        let mut span = Span::whole(Offset(0), HOLE);
+        (span.next, span.from) = (Offset(1), behind);
+        let found = |end, span| {
+            let span = Span { end, ..span };
+            resync(&*read, &span, &Limits::default()).unwrap()
+        };
+        assert_eq!(found(Position(HOLE), span), Resync::None);
+        // Its base offset begins with zeros, of which the first may lie in the hole.
+        for at in [HOLE, HOLE - 3, HOLE - 4096] {
+            file.set_len(behind.0).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, batch, at).unwrap();
+            let end = Position(at + batch.len() as u64);
+            assert!(!is_zero(&*read, behind, end).unwrap());
+            assert_eq!(found(end, span), Resync::Found(Position(at), Offset(5)));
         }
     }
 

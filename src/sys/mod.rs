@@ -403,6 +403,16 @@ pub trait File: Send + Sync {
     /// Tells that the file will be read front to back. Advice: errors do not matter.
     fn advise_sequential(&self);
 
+    /// The first position from `pos` on that may hold anything but zeros; `None` if there is none up
+    /// to the end. It looks at no content: what the file system keeps no blocks for reads as zeros,
+    /// and a file can be made longer by far than anybody could read.
+    ///
+    /// # Errors
+    /// What lseek(2) answers.
+    fn next_data(&self, pos: u64) -> io::Result<Option<u64>> {
+        Ok(Some(pos))
+    }
+
     /// The whole file as it is now, mapped read-only. Only for files that nobody shortens: index
     /// and lookup files, and sealed segments below the durable offset.
     ///

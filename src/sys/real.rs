@@ -20,7 +20,9 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, OFlag, PosixFadviseAdvice, fcntl, openat, posix_fadvise};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, geteuid, linkat, syncfs, unlinkat};
+use nix::unistd::{
+    Gid, Uid, UnlinkatFlags, Whence, fchown, fsync, geteuid, linkat, lseek, syncfs, unlinkat,
+};
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -458,6 +460,19 @@ impl File for RealFile {
 
     fn advise_sequential(&self) {
         self.advise(0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
+    }
+
+    fn next_data(&self, pos: u64) -> io::Result<Option<u64>> {
+        let Ok(from) = i64::try_from(pos) else {
+            return Ok(None);
+        };
+        // Everything here reads and writes at positions, so that of the descriptor is nobody's.
+        match lseek(&self.file, from, Whence::SeekData) {
+            Ok(at) => Ok(u64::try_from(at).ok()),
+            Err(Errno::ENXIO) => Ok(None),
+            Err(Errno::EINVAL) => Ok(Some(pos)), // a file system that keeps no account of holes
+            Err(e) => Err(e.into()),
+        }
     }
 
     fn map(&self) -> io::Result<Bytes> {
