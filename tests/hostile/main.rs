@@ -212,7 +212,7 @@ fn read_once(
         true => log.to_string(),
         false => random.pick(&names).clone(),
     };
-    let command: &str = *random.pick::<&str>(READING);
+    let command = random.pick::<&str>(READING);
     let before = list(root);
     let ended = run(logs, &words(command, log, &file), b"");
     // Not each file of a directory is one of a log.
