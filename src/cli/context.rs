@@ -10,6 +10,7 @@ use crate::format::TimestampMs;
 use crate::ops::settings::{self, CONFIG_BYTES_MAX, Document, Layered, Words};
 use crate::ops::topic::{self, Partition};
 use crate::ops::words::{Now, Partitions};
+use crate::sys::user::{self, Who};
 use crate::sys::{Dir, Host, RealHost};
 use clap::ArgMatches;
 use std::ffi::OsStr;
@@ -150,6 +151,11 @@ impl Context {
         let document = Document::parse(&text).map_err(|e| e.at_path(&path))?;
         self.warn_unknown(&document, &path);
         Ok(document.words)
+    }
+
+    /// The user that runs this.
+    pub fn who(&self) -> Who {
+        user::who()
     }
 
     /// All settings of the partition `dir`, with `options` on top. Unknown keys are told.

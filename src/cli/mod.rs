@@ -42,6 +42,7 @@ pub mod man;
 pub mod message;
 pub mod progress;
 pub mod reading;
+mod redact;
 mod repair;
 mod retain;
 pub mod stdio;
@@ -183,6 +184,13 @@ const COMMANDS: &[Entry] = &[
         about: "delete the old",
         command: retain::command,
         run: retain::run,
+    },
+    Entry {
+        name: "redact",
+        job: Job::LookAfter,
+        about: "remove what must not be kept",
+        command: redact::command,
+        run: redact::run,
     },
     Entry {
         name: "completions",

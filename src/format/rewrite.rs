@@ -83,35 +83,45 @@ impl Rewriting<'_> {
     /// # Errors
     /// A defect for one whose offset does not rise or lies outside the batch.
     pub fn push(&mut self, record: &Record<'_>) -> Result<(), Defect> {
-        let h = &mut self.header;
-        let delta = i32::try_from(record.offset - h.base_offset).ok();
-        let fits = record.offset >= self.next && record.offset <= h.last_offset;
-        let Some(delta) = delta.filter(|_| fits) else {
-            let why = format!(
-                "record offset {} out of order or outside its batch",
-                record.offset
-            );
-            return Err(Defect::new(0, why));
-        };
-        if h.count == 0 {
-            h.base_timestamp = self.horizon.unwrap_or(record.timestamp);
-        }
-        if !self.append_time {
-            h.max_timestamp = match h.count {
-                0 => record.timestamp,
-                _ => h.max_timestamp.max(record.timestamp),
-            };
-        }
         let headers: Vec<Header<'_>> = record.headers.iter().collect();
-        let new = NewRecord {
+        let as_it_was = NewRecord {
             key: record.key,
             value: record.value,
             headers: &headers,
         };
-        let timestamp_delta = record.timestamp.0.wrapping_sub(h.base_timestamp.0);
-        write_record(&mut self.rewriter.body, timestamp_delta, delta, &new);
+        self.push_as(record.offset, record.timestamp, &as_it_was)
+    }
+
+    /// Adds, in the place of the record at `offset`, another one.
+    ///
+    /// # Errors
+    /// As [`Rewriting::push`].
+    pub fn push_as(
+        &mut self,
+        offset: Offset,
+        timestamp: TimestampMs,
+        new: &NewRecord<'_>,
+    ) -> Result<(), Defect> {
+        let h = &mut self.header;
+        let delta = i32::try_from(offset - h.base_offset).ok();
+        let fits = offset >= self.next && offset <= h.last_offset;
+        let Some(delta) = delta.filter(|_| fits) else {
+            let why = format!("record offset {offset} out of order or outside its batch");
+            return Err(Defect::new(0, why));
+        };
+        if h.count == 0 {
+            h.base_timestamp = self.horizon.unwrap_or(timestamp);
+        }
+        if !self.append_time {
+            h.max_timestamp = match h.count {
+                0 => timestamp,
+                _ => h.max_timestamp.max(timestamp),
+            };
+        }
+        let timestamp_delta = timestamp.0.wrapping_sub(h.base_timestamp.0);
+        write_record(&mut self.rewriter.body, timestamp_delta, delta, new);
         h.count += 1;
-        self.next = record.offset.next();
+        self.next = offset.next();
         Ok(())
     }
 

@@ -33,5 +33,7 @@ pub const KEYS: &str = "keys";
 pub const TMP: &str = "tmp";
 /// Ranges of offsets whose batches maintenance has changed.
 pub const REWRITTEN: &str = "rewritten";
+/// Who had content removed, when and why.
+pub const REDACTIONS: &str = "redactions";
 /// Bytes cut or damaged, one file each, and a list.
 pub const LOST_FOUND: &str = "lost+found";

@@ -1,17 +1,18 @@
 //! `.logd/lost+found`: what recovery takes out of a log is kept, one file each, with a list.
 //!
 //! The list is `list.ndjson`: one JSON object a line with `file`, `segment`, `position`, `bytes`,
-//! `offset` (the first one lost) and `reason`. Files there are never read by logd again; a person
-//! decides.
+//! `offset` (the first one lost), `reason`, and `redacted`, the id of the redaction that removed the
+//! file. Nothing else reads files there again; a person decides.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::names::{Kind, file_name};
 use crate::format::{Offset, Position};
 use crate::log::files;
 use crate::log::state::{read_state_file, unlink_if_there, write_state_file};
-use crate::sys::{Dir, File, Host};
+use crate::sys::{Access, Dir, File, Host};
 
 const LIST: &str = "list.ndjson";
 /// The list is small text; past this it is started anew beside the old one.
@@ -37,7 +38,7 @@ pub struct Lost {
 /// The lost+found of one partition.
 pub struct LostFound<'a> {
     host: &'a dyn Host,
-    dir: std::sync::Arc<dyn Dir>,
+    dir: Arc<dyn Dir>,
 }
 
 impl<'a> LostFound<'a> {
@@ -133,7 +134,78 @@ impl<'a> LostFound<'a> {
         write_state_file(self.dir.as_ref(), LIST, &list)
     }
 
+    /// The files kept here, without the list; in order.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn names(logd_dir: &dyn Dir) -> Result<Vec<String>> {
+        let fail = |e| Error::io("cannot list .logd/lost+found", e).at_path(logd_dir.path());
+        let names = match logd_dir.open_dir(files::LOST_FOUND) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            opened => opened.and_then(|dir| dir.list()).map_err(fail)?,
+        };
+        let is_list = |n: &String| n.starts_with(LIST);
+        let mut names: Vec<String> = names.into_iter().filter(|n| !is_list(n)).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Opens one of [`LostFound::names`].
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn open_file(logd_dir: &dyn Dir, name: &str) -> Result<Arc<dyn File>> {
+        let dir = logd_dir.open_dir(files::LOST_FOUND);
+        let opened = dir.and_then(|dir| dir.open(name, Access::Read));
+        let place = || logd_dir.path().join(files::LOST_FOUND).join(name);
+        let file = opened.map_err(|e| Error::io("cannot open", e).at_path(place()))?;
+        Ok(Arc::from(file))
+    }
+
+    /// Removes kept files for good, durably on return. The list tells by which redaction.
+    ///
+    /// # Errors
+    /// What the system answers. What was removed stays removed, and a second call finishes.
+    pub fn remove(&self, names: &[String], redaction: &str) -> Result<()> {
+        let remove = || -> io::Result<()> {
+            let list = read_state_file(self.dir.as_ref(), LIST, LIST_BYTES_MAX)?;
+            if let Some(list) = list {
+                let marked = mark(&list, names, redaction);
+                write_state_file(self.dir.as_ref(), LIST, &marked)?;
+            }
+            for name in names {
+                unlink_if_there(self.dir.as_ref(), name)?;
+            }
+            self.dir.sync()
+        };
+        remove().map_err(|e| {
+            let error = Error::io("cannot remove what was kept", e);
+            error.at_path(self.dir.path())
+        })
+    }
+
     fn error(&self, e: io::Error) -> Error {
         Error::io("cannot keep what is taken out of the log", e).at_path(self.dir.path())
     }
+}
+
+/// The list with a word in the entries of these files. What is no entry stays as it is.
+fn mark(list: &[u8], names: &[String], redaction: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    for line in list.split_inclusive(|b| *b == b'\n') {
+        let entry = serde_json::from_slice::<serde_json::Map<_, _>>(line).ok();
+        let named = |e: &serde_json::Map<String, serde_json::Value>| {
+            let name = e.get("file").and_then(|f| f.as_str());
+            name.is_some_and(|name| names.iter().any(|n| n == name))
+        };
+        match entry.filter(named) {
+            Some(mut entry) => {
+                entry.insert("redacted".to_string(), redaction.into());
+                out.extend(serde_json::Value::Object(entry).to_string().into_bytes());
+                out.push(b'\n');
+            }
+            None => out.extend_from_slice(line),
+        }
+    }
+    out
 }

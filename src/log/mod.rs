@@ -19,7 +19,7 @@
 //! | [`lost`] | `.logd/lost+found` |
 //! | [`sync`], [`failed`] | the sync queue and D; the mark of a failed sync |
 //! | [`maintenance`], [`swap`] | the maintenance lock; replacing sealed segments, and finishing what a crash left |
-//! | [`rewritten`] | which offsets maintenance has changed |
+//! | [`rewritten`], [`redactions`] | which offsets maintenance has changed; what was removed on request |
 //! | [`broker`] | living beside a Kafka broker |
 //! | [`epoch`], [`producers`] | the leader epoch; producer state and its snapshots |
 //! | [`groups`], [`members`] | named reader positions; who reads what in such a name |
@@ -55,6 +55,7 @@ pub mod reader;
 pub mod recovery;
 #[cfg(test)]
 mod recovery_tests;
+pub mod redactions;
 pub mod reverse;
 pub mod rewritten;
 pub mod state;

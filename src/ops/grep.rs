@@ -26,7 +26,7 @@ use crate::format::plain::Plain;
 use crate::format::{Defect, Offset};
 
 mod ahead;
-mod column;
+pub(super) mod column;
 mod filter;
 pub mod find;
 pub mod pattern;
@@ -39,7 +39,8 @@ pub use pattern::{Pattern, PatternOptions, Stored};
 pub use show::Around;
 
 use ahead::Stand;
-use find::{Finder, Found};
+pub(super) use find::Finder;
+use find::Found;
 use show::{Place, Shower};
 
 /// A search under way, over any number of logs one after the other or side by side.

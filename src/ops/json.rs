@@ -661,9 +661,22 @@ impl Pointer {
     /// If the document is not JSON.
     pub fn find<'a>(&self, document: &'a [u8]) -> Result<Option<Value<'a>>> {
         let mut scanner = Scanner::new(document)?;
-        let found = descend(&mut scanner, &self.0)?;
+        let found = descend(&mut scanner, &self.0, &mut |_| {})?;
         scanner.end()?;
         Ok(found)
+    }
+
+    /// Where in the document there are values that it may point to, in order: with repeated names
+    /// all of them, where [`Pointer::find`] takes the last. The whole document is checked.
+    ///
+    /// # Errors
+    /// If the document is not JSON.
+    pub fn spans(&self, document: &[u8]) -> Result<Vec<Range<usize>>> {
+        let mut scanner = Scanner::new(document)?;
+        let mut spans = Vec::new();
+        descend(&mut scanner, &self.0, &mut |span| spans.push(span))?;
+        scanner.end()?;
+        Ok(spans)
     }
 }
 
@@ -692,9 +705,16 @@ fn pointer_token(token: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn descend<'a>(scanner: &mut Scanner<'a>, tokens: &[Vec<u8>]) -> Result<Option<Value<'a>>> {
+/// The last value that `tokens` lead to; `each` is told where every one of them lies.
+fn descend<'a>(
+    scanner: &mut Scanner<'a>,
+    tokens: &[Vec<u8>],
+    each: &mut dyn FnMut(Range<usize>),
+) -> Result<Option<Value<'a>>> {
     let Some((token, deeper)) = tokens.split_first() else {
-        return scanner.value().map(Some);
+        let value = scanner.value()?;
+        each(scanner.at() - value.text.len()..scanner.at());
+        return Ok(Some(value));
     };
     let mut found = None;
     let mut first = true;
@@ -703,7 +723,7 @@ fn descend<'a>(scanner: &mut Scanner<'a>, tokens: &[Vec<u8>]) -> Result<Option<V
             scanner.open()?;
             while let Some(name) = scanner.name(&mut first)? {
                 match name.is(token) {
-                    true => found = descend(scanner, deeper)?,
+                    true => found = descend(scanner, deeper, each)?,
                     false => drop(scanner.value()?),
                 }
             }
@@ -714,7 +734,7 @@ fn descend<'a>(scanner: &mut Scanner<'a>, tokens: &[Vec<u8>]) -> Result<Option<V
             scanner.open()?;
             while scanner.item(&mut first)? {
                 match wanted == Some(index) {
-                    true => found = descend(scanner, deeper)?,
+                    true => found = descend(scanner, deeper, each)?,
                     false => drop(scanner.value()?),
                 }
                 index += 1;

@@ -43,6 +43,7 @@ pub mod info;
 pub mod input;
 pub mod json;
 pub mod output;
+pub mod redact;
 pub mod repair;
 pub mod retain;
 pub mod select;

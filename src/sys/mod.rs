@@ -10,6 +10,7 @@
 //! | [`map`]     | read-only memory maps; the only unsafe code of the crate |
 //! | [`pipe`]    | what a standard stream is, how large its buffer, when it is readable |
 //! | [`signals`] | INT, TERM, HUP and USR1 as flags, and a descriptor that wakes a sleeper |
+//! | [`user`]    | who runs this process |
 //! | [`watch`]   | sleep until a followed log changes, the reader goes away or a signal comes |
 //!
 //! Invariants:
@@ -39,6 +40,7 @@ pub mod signals;
 pub mod sim;
 #[cfg(test)]
 mod twins;
+pub mod user;
 pub mod watch;
 
 pub use fs_kind::FsKind;

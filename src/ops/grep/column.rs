@@ -3,17 +3,19 @@
 //! Rows lie in the log as they were read, without the header row, so a cell is known by its number.
 //! A row with a tab in it is a tsv row, any other a csv row. Quoting is that of `append -F csv`.
 
+use std::ops::Range;
+
 use csv_core::{ReadFieldResult, Reader, ReaderBuilder};
 
 /// Finds cells.
-pub(super) struct Cells {
+pub(in crate::ops) struct Cells {
     csv: Reader,
     tsv: Reader,
     cell: Vec<u8>,
 }
 
 impl Cells {
-    pub(super) fn new() -> Cells {
+    pub(in crate::ops) fn new() -> Cells {
         let reader = |delimiter| ReaderBuilder::new().delimiter(delimiter).build();
         Cells {
             csv: reader(b','),
@@ -53,6 +55,39 @@ impl Cells {
             }
         }
     }
+
+    /// Where the cell of this number lies in the row, quotes included; `None` if the row has fewer.
+    pub(in crate::ops) fn span(&mut self, row: &[u8], number: usize) -> Option<Range<usize>> {
+        self.cell.resize(row.len(), 0);
+        let reader = match memchr::memchr(b'\t', row) {
+            Some(_) => &mut self.tsv,
+            None => &mut self.csv,
+        };
+        reader.reset();
+        let (mut at, mut begin, mut end) = (0, 0, 0);
+        loop {
+            let rest = row.get(end..).unwrap_or_default();
+            let (result, read, _) = reader.read_field(rest, &mut self.cell);
+            end += read;
+            match result {
+                ReadFieldResult::InputEmpty => {}
+                ReadFieldResult::OutputFull | ReadFieldResult::End => return None,
+                ReadFieldResult::Field { record_end } if at < number => {
+                    if record_end {
+                        return None;
+                    }
+                    (at, begin) = (at + 1, end);
+                }
+                ReadFieldResult::Field { record_end: false } => return Some(begin..end - 1),
+                ReadFieldResult::Field { .. } => {
+                    let cell = row.get(begin..end).unwrap_or_default();
+                    let line_end = |b: &&u8| matches!(b, b'\r' | b'\n');
+                    let over = cell.iter().rev().take_while(line_end).count();
+                    return Some(begin..end - over);
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -80,5 +115,35 @@ mod tests {
             assert_eq!(get(row, 3), None, "{row:?}");
         }
         assert_eq!(get("", 1), None);
+    }
+
+    #[test]
+    fn a_cell_s_place_is_what_cutting_it_out_empties() {
+        let mut cells = Cells::new();
+        for row in [
+            "a,b,c",
+            "a,b,c\r\n",
+            "a\tb,x\tc\n",
+            "\"a,1\",\"b\"\"2\",\"c\n\"",
+            "a,\"b\n2\",",
+        ] {
+            for n in 0..3 {
+                let kept: Vec<Option<Vec<u8>>> = (0..4)
+                    .map(|i| cells.get(row.as_bytes(), i).map(<[u8]>::to_vec))
+                    .collect();
+                let mut cut = row.as_bytes().to_vec();
+                cut.drain(cells.span(row.as_bytes(), n).unwrap());
+                for (i, was) in kept.iter().enumerate() {
+                    let is = cells.get(&cut, i).map(<[u8]>::to_vec);
+                    let expected = if i == n {
+                        Some(Vec::new())
+                    } else {
+                        was.clone()
+                    };
+                    assert_eq!(is, expected, "{row:?} without {n}, cell {i}");
+                }
+            }
+            assert_eq!(cells.span(row.as_bytes(), 3), None);
+        }
     }
 }

@@ -174,7 +174,8 @@ impl Finder {
         Ok(())
     }
 
-    fn matches(&mut self, query: &Query, record: &Record<'_>) -> bool {
+    /// Whether the pattern is in the field of this record.
+    pub(in crate::ops) fn matches(&mut self, query: &Query, record: &Record<'_>) -> bool {
         let memory = &mut self.memory;
         match &query.field {
             Field::Value => match record.value {
