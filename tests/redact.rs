@@ -197,6 +197,35 @@ fn wrong_usage_touches_nothing() {
 }
 
 #[test]
+fn verify_reports_an_unfinished_redaction_until_the_same_command_ends_it() {
+    let logs = users();
+    let command = ["-k", "ann", "--yes", "users"];
+    assert_eq!(redact(&logs, &command).code, Some(0));
+    let path = logs.path("users-0/.logd/redactions");
+    let finished = std::fs::read_to_string(&path).unwrap();
+    let at = finished.find("\"finished\":").unwrap();
+    std::fs::write(&path, format!("{}\"finished\":null}}\n", &finished[..at])).unwrap();
+    let told = logs.run(&["verify", "users"], b"");
+    assert_eq!(told.code, Some(1), "{told:?}");
+    let id = &finished[7..23];
+    assert!(
+        told.out.contains(&format!("redaction {id} by ")),
+        "{told:?}"
+    );
+    // Another one is another one; the same one goes on under its own id.
+    assert_eq!(
+        redact(&logs, &["-k", "bob", "--yes", "users"]).code,
+        Some(0)
+    );
+    assert_eq!(logs.run(&["verify", "users"], b"").code, Some(1));
+    assert_eq!(redact(&logs, &command).code, Some(0));
+    assert_eq!(logs.run(&["verify", "users"], b"").code, Some(0));
+    let entries = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(entries.lines().count(), 2, "{entries}");
+    assert!(entries.starts_with(&finished[..23]) && !entries.contains("finished\":null"));
+}
+
+#[test]
 fn damage_is_named_and_65() {
     let logs = users();
     let path = logs.path("users-0/00000000000000000000.log");

@@ -7,6 +7,7 @@ use crate::format::{Defect, Offset, checkpoint, snapshot};
 use crate::log::files;
 use crate::log::groups;
 use crate::log::listing::read_small;
+use crate::log::redactions;
 use crate::log::view::View;
 use crate::sys::{Access, Dir};
 use std::time::Instant;
@@ -26,6 +27,7 @@ pub fn check(
 ) -> Result<Vec<Finding>> {
     let mut out = Vec::new();
     leftovers(env, &mut out)?;
+    redactions(env, &mut out)?;
     out.extend(check_files(env, end, epoch)?);
     Ok(out)
 }
@@ -139,6 +141,32 @@ fn at(env: &Env<'_>, dir: &dyn Dir, name: &str, defect: Defect) -> Finding {
         path: dir.path().join(name),
         ..env.finding(name, defect.at as u64, defect.reason)
     }
+}
+
+/// Redactions that were begun: what was to go may still be there. Only the same command ends one.
+fn redactions(env: &Env<'_>, out: &mut Vec<Finding>) -> Result<()> {
+    let Ok(dir) = env.log.dir().open_dir(files::LOGD_DIR) else {
+        return Ok(());
+    };
+    let mut tell = |why: String| {
+        out.push(at(
+            env,
+            dir.as_ref(),
+            files::REDACTIONS,
+            Defect::new(0, why),
+        ));
+    };
+    match redactions::unfinished(dir.as_ref()) {
+        Err(e) if e.kind() == ErrorKind::Data => tell(e.what().to_string()),
+        Err(e) => return Err(e),
+        Ok(open) => open.iter().for_each(|r| {
+            let (id, user) = (&r.id, &r.user);
+            tell(format!(
+                "redaction {id} by {user:?} is not finished; the same command goes on with it"
+            ));
+        }),
+    }
+    Ok(())
 }
 
 fn snapshots(env: &Env<'_>, end: Option<Offset>, out: &mut Vec<Finding>) -> Result<()> {
