@@ -246,7 +246,7 @@ fn record(random: &mut Random, offset: i64) -> Seen {
     let header = || {
         (
             "h".to_string(),
-            (random.0 % 2 == 0).then(|| "v".to_string()),
+            random.0.is_multiple_of(2).then(|| "v".to_string()),
         )
     };
     Seen {
@@ -259,12 +259,12 @@ fn record(random: &mut Random, offset: i64) -> Seen {
             (false, 0) => None,
             (false, k) => Some(format!("k{k}")),
         },
-        headers: if n % 3 == 0 {
+        headers: if n.is_multiple_of(3) {
             vec![header()]
         } else {
             Vec::new()
         },
-        value: (secret || n % 7 > 0).then_some(value),
+        value: (secret || !n.is_multiple_of(7)).then_some(value),
     }
 }
 
