@@ -760,3 +760,48 @@ fn a_limit_on_file_sizes_is_an_error_that_leaves_whole_batches() {
     assert_eq!((code(&o), err(&o)), (0, String::new()));
     assert_eq!(values(&dir, "t-0").last().unwrap(), "last");
 }
+
+#[test]
+fn usr1_asks_for_one_line_also_while_nothing_comes() {
+    let dir = scratch();
+    let mut child = start(&dir, &["--create", "t"]);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"one\ntwo\n").unwrap();
+    wait_until("records in the log", || {
+        dir.path().join("t-0").exists() && values(&dir, "t-0").len() == 2
+    });
+    let pid = child.id().to_string();
+    let kill = Command::new("kill").args(["-USR1", &pid]).status();
+    assert!(kill.unwrap().success());
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.starts_with("logd append: 8 B, "), "{line}");
+    drop(stdin);
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert_eq!((rest.as_str(), child.wait().unwrap().code()), ("", Some(0)));
+}
+
+#[test]
+fn tee_to_a_terminal_steers_nothing_unless_raw() {
+    let dir = scratch();
+    fs::write(dir.path().join("in"), b"a\x1b[2Jb\nc\xff\n").unwrap();
+    let on_terminal = |words: &str| {
+        let command = format!("{} append {words} t in", env!("CARGO_BIN_EXE_logd"));
+        let mut script = Command::new("script");
+        script.args(["-qec", &command, "/dev/null"]);
+        let out = script.current_dir(dir.path()).stdin(Stdio::null()).output();
+        out.map(|o| (code(&o), String::from_utf8_lossy(&o.stdout).into_owned()))
+    };
+    let Ok((status, shown)) = on_terminal("--create -T") else {
+        eprintln!("skipped: no terminal to be had: script(1)");
+        return;
+    };
+    assert_eq!(status, 0, "{shown}");
+    assert!(shown.starts_with("a\\x1b[2Jb\r\nc\\xff\r\n"), "{shown:?}");
+    let (_, shown) = on_terminal("-T --raw").unwrap();
+    assert!(shown.starts_with("a\x1b[2Jb\r\n"), "{shown:?}");
+    let (status, shown) = on_terminal("-T -F frames").unwrap();
+    assert_eq!(status, 2, "{shown}");
+}

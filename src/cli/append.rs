@@ -4,20 +4,22 @@
 //! |---|---|
 //! | [`asked`] | what the options say, checked before anything is touched |
 //! | [`report`] | what is told at the end: the summary line, `--print`, `--json` |
+//! | [`tee`] | the copy on stdout |
 
 mod asked;
 mod report;
+mod tee;
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Command};
 
 use self::asked::Asked;
-use super::stdio::Stdout;
+use super::progress::Progress;
 use super::{Context, Outcome, args};
 use crate::error::{Error, Result};
 use crate::log::config::Settings;
@@ -182,6 +184,7 @@ fn safety_options() -> Vec<Arg> {
 fn report_options() -> Vec<Arg> {
     vec![
         args::switch("tee", "Copy input to stdout once it is safely written").short('T'),
+        args::raw(),
         args::option(
             "print",
             "WHAT",
@@ -217,15 +220,18 @@ pub fn run(ctx: &mut Context, matches: &ArgMatches) -> Result<Outcome> {
         .as_deref()
         .map(|p| Spill::open(p, &source))
         .transpose()?;
+    let mut progress =
+        (!looked_at_otherwise(ctx, &asked)).then(|| Progress::new(ctx, length(&files)));
+    let mut look = |bytes, records| progress.as_mut()?.reach(bytes, records);
     let streams = Streams {
         source: &mut source,
         rejects: rejects.as_mut(),
-        tee: asked
-            .tee
-            .then(|| Box::new(Stdout::new()) as Box<dyn Write + Send>),
+        tee: asked.tee.then(|| tee::tee(asked.raw)),
+        progress: Some(&mut look),
         spill: spill.as_mut().map(|s| s as &mut dyn Write),
     };
     let result = append::append(&ctx.host, &mut writers, streams, &asked.options);
+    drop(progress); // a bar does not stand between words
     for (writer, partition) in writers.iter_mut().zip(&partitions) {
         report::lost(ctx, &partition.name(), &writer.take_lost());
     }
@@ -239,6 +245,30 @@ pub fn run(ctx: &mut Context, matches: &ArgMatches) -> Result<Outcome> {
     }
     let seekable = source.is_seekable();
     report::tell(ctx, &asked, log, &partitions, report, next, seekable)
+}
+
+/// Whether a bar would stand between what somebody types, or what is shown of it.
+fn looked_at_otherwise(ctx: &Context, asked: &Asked) -> bool {
+    ctx.message.is_terminal()
+        && (io::stdin().is_terminal() || asked.tee && ctx.stdout.is_terminal())
+}
+
+/// Bytes of the input, if all of it is files.
+fn length(files: &[PathBuf]) -> Option<u64> {
+    let stdin = [PathBuf::from("-")];
+    let files = match files {
+        [] => &stdin,
+        files => files,
+    };
+    let len = |path: &PathBuf| {
+        let path = match path.as_os_str() == "-" {
+            true => Path::new("/dev/stdin"),
+            false => path,
+        };
+        let meta = std::fs::metadata(path).ok();
+        meta.filter(|m| m.is_file()).map(|m| m.len())
+    };
+    files.iter().map(len).sum()
 }
 
 /// The partitions of LOG, made with `--create` if there are none.

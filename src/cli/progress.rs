@@ -71,7 +71,9 @@ impl Progress {
             Look::Bar(Some(bar)) => bar.set_position(self.bytes),
             Look::Bar(none) => {
                 if now.duration_since(self.began) >= BAR_AFTER {
-                    *none = Some(bar(self.total, self.began));
+                    let bar = bar(self.total, self.began);
+                    bar.set_position(self.bytes);
+                    *none = Some(bar);
                 }
             }
             Look::Lines(next) => {
@@ -88,6 +90,20 @@ impl Progress {
                 _ => self.message.progress(&line),
             }
         }
+    }
+
+    /// Tells how much is done by now. When to tell again, at the latest, though it be no more.
+    pub fn reach(&mut self, bytes: u64, records: u64) -> Option<Duration> {
+        self.advance(
+            bytes.saturating_sub(self.bytes),
+            records.saturating_sub(self.records),
+        );
+        let due = match &self.look {
+            Look::Bar(None) => self.began + BAR_AFTER,
+            Look::Lines(next) => *next,
+            Look::Hidden | Look::Bar(Some(_)) => return None,
+        };
+        Some(due.saturating_duration_since(Instant::now()))
     }
 
     /// `1.2 GiB of 4.0 GiB, 5000 records, 3s, 410 MiB/s`.

@@ -389,7 +389,7 @@ pub fn tell(ctx: &Context, note: &Note) -> bool {
             }
         }
         Note::NothingDurable(path) => ctx.message.warn(format!(
-            "{}: nothing is known to be durable here; nothing is shown",
+            "{}: nothing is known to be durable here yet; nothing is shown",
             path.display()
         )),
     }

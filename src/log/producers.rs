@@ -4,25 +4,38 @@
 //! only (Kafka `ProducerStateManager`). logd keeps every producer, however idle: a broker forgets one
 //! after a day, and with it that its records were written already.
 //!
+//! Who appends must know ([`Producers::load_whole`]): damage in the way is an error, since behind it may
+//! lie the batch that says that a record was written already. Who reads goes as far as it can.
+//!
 //! A snapshot that does not decode is passed over for the next older one; without any the log is
 //! walked from its start.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::format::batch::{Batch, BatchHeader, Scratch, attributes};
 use crate::format::control::{self, Control};
 use crate::format::names::{self, Kind, State, file_name};
 use crate::format::snapshot::{self, ProducerEntry};
-use crate::format::{Limits, Offset, Position, TimestampMs};
+use crate::format::{Defect, Limits, Offset, Position, TimestampMs};
 use crate::log::listing::{LogDir, SegmentRef, read_small};
 use crate::log::state::write_state_file;
-use crate::segment::scan::{HeaderWalk, Span, Walk};
+use crate::segment::scan::{Bad, HeaderWalk, Span, Tail, Walk};
 
 /// Largest snapshot that is read: some 1.4 million producers.
 const SNAPSHOT_BYTES_MAX: u64 = 64 << 20;
 /// A marker batch is 78 bytes; whatever is much larger is none.
 const MARKER_BYTES_MAX: usize = 4096;
+
+/// What damage in the way is.
+#[derive(Clone, Copy)]
+enum Damage {
+    /// The end of its segment: it is told where it is read.
+    Passed,
+    /// An error.
+    Refused,
+}
 
 /// All producers of a partition as of one offset.
 pub struct Producers {
@@ -32,39 +45,55 @@ pub struct Producers {
 }
 
 impl Producers {
-    /// The state as of `at`, exclusive.
+    /// The state as of `at`, exclusive, as far as the log can be read.
     ///
     /// # Errors
     /// The log cannot be read.
     pub fn load(log: &LogDir, at: Offset, limits: &Limits) -> Result<Producers> {
-        let (entries, through) = newest_snapshot(log, at)?;
-        Producers { entries, through }.advance(log, at, limits)
+        Producers::newest(log, at)?.replay_to(log, at, Damage::Passed, limits)
+    }
+
+    /// The state as of `at`, exclusive, and nothing less.
+    ///
+    /// # Errors
+    /// The log cannot be read; `Data` for damage in it.
+    pub fn load_whole(log: &LogDir, at: Offset, limits: &Limits) -> Result<Producers> {
+        Producers::newest(log, at)?.advance_whole(log, at, limits)
     }
 
     /// The same with the batches from where it stands up to `at`.
     ///
     /// # Errors
-    /// The log cannot be read.
-    pub fn advance(mut self, log: &LogDir, at: Offset, limits: &Limits) -> Result<Producers> {
-        let segments = log.segments()?;
-        let first = segments
-            .partition_point(|s| s.base() <= self.through)
-            .saturating_sub(1);
-        for segment in segments.iter().skip(first).filter(|s| s.base() < at) {
-            let place = |e: Error| e.at_path(log.path_of(&segment.log_name()));
-            let file = log.open_file(&segment.log_name())?;
-            let len = file.len().map_err(|e| place(Error::io("cannot read", e)))?;
-            let mut walk = HeaderWalk::new(file, Span::whole(segment.base(), len), *limits);
-            while let Walk::Header(header, position) = walk.next().map_err(place)? {
-                if header.base_offset >= at {
-                    break;
+    /// As [`Producers::load_whole`].
+    pub fn advance_whole(self, log: &LogDir, at: Offset, limits: &Limits) -> Result<Producers> {
+        self.replay_to(log, at, Damage::Refused, limits)
+    }
+
+    fn newest(log: &LogDir, at: Offset) -> Result<Producers> {
+        let (entries, through) = newest_snapshot(log, at)?;
+        Ok(Producers { entries, through })
+    }
+
+    fn replay_to(
+        mut self,
+        log: &LogDir,
+        at: Offset,
+        damage: Damage,
+        limits: &Limits,
+    ) -> Result<Producers> {
+        let through = self.through;
+        each_header(
+            log,
+            through..at,
+            damage,
+            limits,
+            |header, position, walk| {
+                if header.last_offset >= through && header.has_producer() {
+                    self.replay(header, position, walk, limits)?;
                 }
-                if header.last_offset >= self.through && header.has_producer() {
-                    self.replay(&header, position, &mut walk, limits)
-                        .map_err(place)?;
-                }
-            }
-        }
+                Ok(())
+            },
+        )?;
         self.through = self.through.max(at);
         Ok(self)
     }
@@ -154,6 +183,7 @@ pub fn to_keep_before_deletion(
     if newest.is_none() && !any_producer(log, going, &limits)? {
         return Ok(None);
     }
+    // Damage must not keep what is old for ever: as far as can be told.
     Producers::load(log, at, &limits).map(Some)
 }
 
@@ -170,6 +200,84 @@ fn any_producer(log: &LogDir, segments: &[SegmentRef], limits: &Limits) -> Resul
         }
     }
     Ok(false)
+}
+
+/// How many records of a producer lie below `at`, told by nothing but the log: every one is there, from
+/// sequence 0 on. `None` if some are not, so that the number cannot be told.
+///
+/// # Errors
+/// The log cannot be read; `Data` for damage in it.
+pub fn count_records(log: &LogDir, id: i64, at: Offset, limits: &Limits) -> Result<Option<u64>> {
+    let mut count = Some(0u64);
+    let all = Offset::ZERO..at;
+    each_header(log, all, Damage::Refused, limits, |header, _, _| {
+        if header.producer_id == id && !header.is_control() {
+            let fits = |n: &u64| sequence(*n) == header.base_sequence;
+            let records = header.last_offset.next() - header.base_offset;
+            let behind = |n| u64::try_from(records).ok().map(|records| n + records);
+            count = count.filter(fits).and_then(behind);
+        }
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+/// The sequence of the record after `count` others.
+fn sequence(count: u64) -> i32 {
+    i32::try_from(count % (1 << 31)).unwrap_or(0)
+}
+
+/// Hands `seen` every header from the segment of `range.start` on that begins below `range.end`.
+fn each_header(
+    log: &LogDir,
+    range: Range<Offset>,
+    damage: Damage,
+    limits: &Limits,
+    mut seen: impl FnMut(&BatchHeader, Position, &mut HeaderWalk) -> Result<()>,
+) -> Result<()> {
+    let segments = log.segments()?;
+    let first = segments
+        .partition_point(|s| s.base() <= range.start)
+        .saturating_sub(1);
+    for segment in segments.iter().skip(first).filter(|s| s.base() < range.end) {
+        let place = |e: Error| e.at_path(log.path_of(&segment.log_name()));
+        let file = log.open_file(&segment.log_name())?;
+        let len = file.len().map_err(|e| place(Error::io("cannot read", e)))?;
+        let mut walk = HeaderWalk::new(file, Span::whole(segment.base(), len), *limits);
+        loop {
+            let bad = match walk.next().map_err(place)? {
+                Walk::Header(header, _) if header.base_offset >= range.end => break,
+                Walk::Header(header, position) => {
+                    seen(&header, position, &mut walk).map_err(place)?;
+                    continue;
+                }
+                Walk::Bad(bad) => bad,
+                Walk::End(end) if end.tail == Tail::Partial => Bad {
+                    position: end.position,
+                    defect: Defect::new(0, "batch runs past the end of the file"),
+                },
+                Walk::End(_) => break,
+            };
+            match damage {
+                // What is not yet whole lies behind all that is asked for.
+                Damage::Refused if walk.next_offset() < range.end => {
+                    return Err(place(untold(&bad, walk.next_offset())));
+                }
+                _ => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn untold(bad: &Bad, next: Offset) -> Error {
+    let why = format!(
+        "{}; which producers wrote behind it cannot be told",
+        bad.defect.reason
+    );
+    Error::data(why)
+        .at_offset(next.0)
+        .at_position(bad.position.0.saturating_add(bad.defect.at as u64))
 }
 
 /// The coordinator epoch of an end marker, if that is what the batch is.
@@ -215,4 +323,88 @@ fn newest_snapshot(log: &LogDir, at: Offset) -> Result<(BTreeMap<i64, ProducerEn
         }
     }
     Ok((BTreeMap::new(), Offset::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::builder::{BatchBuilder, Producer, Seal, stamp};
+    use crate::format::record::NewRecord;
+    use crate::log::testing::TestLog;
+
+    /// A batch of `count` records of producer 7 from this offset and sequence on.
+    fn batch(offset: i64, sequence: i32, count: i32) -> Vec<u8> {
+        let mut builder = BatchBuilder::begin(Vec::new());
+        for _ in 0..count {
+            let record = NewRecord {
+                key: None,
+                value: Some(b"v"),
+                headers: &[],
+            };
+            builder.push(TimestampMs(1), &record);
+        }
+        let producer = Some(Producer {
+            id: 7,
+            epoch: 0,
+            base_sequence: sequence,
+        });
+        let (mut bytes, _) = builder.seal(&Seal {
+            producer,
+            ..Seal::default()
+        });
+        stamp(&mut bytes, Offset(offset), 0);
+        bytes
+    }
+
+    fn last_sequence(state: Result<Producers>) -> Result<Option<i32>> {
+        Ok(state?.get(7).map(|e| e.last_sequence))
+    }
+
+    #[test]
+    fn damage_is_an_error_for_writers_only() {
+        let log = TestLog::new("t-0");
+        let limits = Limits::default();
+        let passing = |at| last_sequence(Producers::load(&log.open(), Offset(at), &limits));
+        let whole = |at| last_sequence(Producers::load_whole(&log.open(), Offset(at), &limits));
+        let [a, b, c] = [batch(0, 0, 2), batch(2, 2, 2), batch(4, 4, 2)];
+        for harm in [8, 23] {
+            let mut bad = b.clone();
+            bad[harm] ^= 0x80; // the signs of the length and of the last offset delta
+            let bytes = [&a[..], &bad, &c].concat();
+            log.segment(0).raw(&bytes).write();
+            assert_eq!(passing(6).unwrap(), Some(1));
+            let e = whole(6).unwrap_err();
+            assert_eq!(e.kind(), crate::error::ErrorKind::Data);
+            assert_eq!(e.offset(), Some(2));
+            let (from, to) = (a.len() as u64, (a.len() + b.len()) as u64);
+            assert!((from..to).contains(&e.position().unwrap()), "{e}");
+            assert!(e.path().unwrap().ends_with("00000000000000000000.log"));
+            // It lies behind all that is asked for.
+            assert_eq!(whole(2).unwrap(), Some(1));
+        }
+        log.segment(0).raw(&[&a[..], &b, &c].concat()).write();
+        assert_eq!(whole(6).unwrap(), Some(5));
+    }
+
+    #[test]
+    fn records_are_counted_by_the_log_alone_past_the_wrap_of_sequences() {
+        let log = TestLog::new("t-0");
+        let count = |at| count_records(&log.open(), 7, Offset(at), &Limits::default()).unwrap();
+        log.segment(0)
+            .raw(&batch(0, 0, 3))
+            .raw(&batch(9, 3, 1))
+            .write();
+        assert_eq!(count(3), Some(3));
+        assert_eq!(count(10), Some(4));
+        assert_eq!(
+            count_records(&log.open(), 8, Offset(10), &Limits::default()).unwrap(),
+            Some(0)
+        );
+        // One is missing: they may be any number.
+        log.segment(20).raw(&batch(20, 5, 1)).write();
+        assert_eq!(count(21), None);
+        assert_eq!(sequence((1 << 31) - 1), i32::MAX);
+        assert_eq!(sequence(1 << 31), 0);
+        assert_eq!(sequence((1 << 32) + 5), 5);
+    }
 }

@@ -39,7 +39,7 @@ use crate::log::listing::LogDir;
 use crate::log::lock::LockFile;
 use crate::log::lost::Lost;
 pub use crate::log::place::{check_place, open_end, open_logd_dir};
-use crate::log::producers::Producers;
+use crate::log::producers::{self, Producers};
 use crate::log::recovery::{Recovery, tally_of};
 use crate::log::sync::Syncer;
 use crate::log::{epoch, failed, files};
@@ -489,7 +489,8 @@ impl Writer {
         let Some(at) = self.snapshot_due.take() else {
             return Ok(());
         };
-        Producers::load(&self.log, at, &self.limits)?.write_snapshot(&self.log, at)
+        let producers = Producers::load_whole(&self.log, at, &self.limits)?;
+        producers.write_snapshot(&self.log, at)
     }
 
     fn io(&self, e: io::Error) -> Error {
@@ -772,15 +773,28 @@ impl Hold<'_> {
     /// The state of a producer as of the log end: from the newest snapshot and the batches after it.
     ///
     /// # Errors
-    /// The log cannot be read.
+    /// The log cannot be read; `Data` for damage behind the snapshot.
     pub fn producer(&mut self, id: i64) -> Result<Option<ProducerEntry>> {
         let end = self.next_offset();
         let w = &mut *self.writer;
         let fresh = match w.producers.take() {
-            Some(p) => p.advance(&w.log, end, &w.limits)?,
-            None => Producers::load(&w.log, end, &w.limits)?,
+            Some(p) => p.advance_whole(&w.log, end, &w.limits)?,
+            None => Producers::load_whole(&w.log, end, &w.limits)?,
         };
         Ok(w.producers.insert(fresh).get(id).copied())
+    }
+
+    /// How many records of a producer the log holds, by the log alone; `None` if it lacks some.
+    ///
+    /// # Errors
+    /// As [`Hold::producer`].
+    pub fn count_records(&self, id: i64) -> Result<Option<u64>> {
+        let w = &*self.writer;
+        let segments = w.log.segments()?;
+        if w.log.start_offset(&segments)? > Offset::ZERO {
+            return Ok(None);
+        }
+        producers::count_records(&w.log, id, self.next_offset(), &w.limits)
     }
 
     fn cut_zeros(&mut self) -> Result<()> {

@@ -125,6 +125,9 @@ pub struct Options {
     pub deadline: Option<Instant>,
 }
 
+/// Is told the bytes read and the records acknowledged by now; the answer is when to tell again.
+pub type Look<'s> = dyn FnMut(u64, u64) -> Option<Duration> + 's;
+
 /// What input comes from, and what goes elsewhere than to the log.
 pub struct Streams<'s> {
     /// The input.
@@ -135,6 +138,8 @@ pub struct Streams<'s> {
     pub tee: Option<Box<dyn Write + Send>>,
     /// `--spill`: where input goes that was not acknowledged.
     pub spill: Option<&'s mut dyn Write>,
+    /// Who wants to know how far it is.
+    pub progress: Option<&'s mut Look<'s>>,
 }
 
 /// How a run ended.
@@ -274,6 +279,7 @@ impl Setup<'_> {
             mut rejects,
             tee,
             spill,
+            progress,
         } = streams;
         let options = self.options;
         let seekable = source.is_seekable();
@@ -288,7 +294,8 @@ impl Setup<'_> {
         let stage = Stage::new(writers, &ledger, self.stage_options(), options.exclusive)?;
         let syncers = stage.syncers();
         let stage = Mutex::new(stage);
-        let (result, mut after) = self.drive(source, rejects.as_deref_mut(), &stage, &ledger);
+        let (result, mut after) =
+            self.drive(source, rejects.as_deref_mut(), progress, &stage, &ledger);
         if options.sync != SyncWhen::Never {
             sync_all(&ledger, &syncers);
         }
@@ -320,6 +327,7 @@ impl Setup<'_> {
         self,
         source: &mut Source,
         rejects: Option<&mut Rejects>,
+        progress: Option<&mut Look<'_>>,
         stage: &Mutex<Stage<'_>>,
         ledger: &Ledger,
     ) -> (Result<End>, After) {
@@ -348,6 +356,7 @@ impl Setup<'_> {
                 input: self.input,
                 gate: self.gate,
                 rejects,
+                progress,
                 packer,
                 pipeline: Pipeline::new(scope, stage, ledger, squeezer, background, step),
                 state: self.state,

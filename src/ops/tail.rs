@@ -179,7 +179,7 @@ impl Tail<'_> {
     }
 
     fn source(
-        &self,
+        &mut self,
         partition: Partition,
         view: View,
         mut wanted: std::ops::Range<Offset>,
@@ -187,6 +187,9 @@ impl Tail<'_> {
     ) -> Result<Source> {
         let end = wanted.end;
         if self.options.read.durable {
+            if read_end(&view)?.durable.is_none() {
+                (self.note)(Note::NothingDurable(partition.path.clone()));
+            }
             wanted.end = end.min(durable(&view)?);
         }
         let feed = self.feed(view, wanted)?;
@@ -388,7 +391,7 @@ impl Tail<'_> {
             return Some(Ended::Stopped(signal));
         }
         if let Some(pid) = self.options.pid.filter(|_| self.pid_due <= now) {
-            if !is_alive(pid) {
+            if !signals::is_alive(pid) {
                 return Some(Ended::Done);
             }
             self.pid_due = now + PID_PAUSE;
@@ -643,10 +646,4 @@ fn keep(newest: &mut BinaryHeap<Reverse<Place>>, place: Place, most: usize) {
 
 fn durable(view: &View) -> Result<Offset> {
     Ok(read_end(view)?.durable.unwrap_or(view.start()))
-}
-
-/// Whether a process is there, of whatever user.
-fn is_alive(pid: i32) -> bool {
-    let signal = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None);
-    signal != Err(nix::errno::Errno::ESRCH)
 }

@@ -158,6 +158,12 @@ pub(super) fn drain() {
     }
 }
 
+/// Whether a process is there, of whatever user.
+pub fn is_alive(pid: i32) -> bool {
+    let signal = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None);
+    signal != Err(nix::errno::Errno::ESRCH)
+}
+
 /// Ends this process by `signal`, as it would have without us, so that the parent sees why.
 pub fn die_by(signal: i32) -> ! {
     let _ = low_level::emulate_default_handler(signal);

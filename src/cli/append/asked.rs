@@ -46,6 +46,8 @@ pub struct Asked {
     pub skip_if_locked: bool,
     /// `-T`.
     pub tee: bool,
+    /// `--raw`.
+    pub raw: bool,
     /// `--print`.
     pub print: Option<String>,
     /// `--rejects`.
@@ -72,6 +74,7 @@ impl Asked {
             allow_network_fs: args::flag(matches, "allow-network-fs"),
             skip_if_locked: args::flag(matches, "skip-if-locked"),
             tee: args::flag(matches, "tee"),
+            raw: args::flag(matches, "raw"),
             print: args::text(matches, "print").map(str::to_string),
             rejects: args::os(matches, "rejects").map(PathBuf::from),
             spill: args::os(matches, "spill").map(PathBuf::from),
@@ -124,6 +127,10 @@ impl Asked {
         refuse(
             self.tee && (self.print.is_some() || ctx.json),
             "-T has stdout to itself, without --print and --json",
+        )?;
+        refuse(
+            self.tee && o.input.format.is_binary() && ctx.stdout.is_terminal() && !self.raw,
+            "-T: binary input to a terminal, without --raw",
         )?;
         refuse(
             self.print.is_some() && ctx.json,

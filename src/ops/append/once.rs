@@ -13,8 +13,9 @@
 //!
 //! It is written after a sync, so it never counts what a power cut may take. It may be older than
 //! the log: the count then goes on to the next number with the log's sequence. With an offset beyond
-//! the log's end it speaks of a log that is gone, and is void. What cannot be told is an error,
-//! never a silent duplicate.
+//! the log's end it speaks of a log that is gone, and is void. Without it, in a log of 2^31 offsets or
+//! more, the batches are counted, if the log still has its first. What cannot be told is an error, never
+//! a silent duplicate.
 //!
 //! NAME.lock is held for the whole run, in every partition.
 
@@ -100,8 +101,13 @@ impl Partition {
         let mut hold = writer.hold()?;
         let entry = hold.producer(producer_id(name))?;
         let end = hold.next_offset();
+        let count = match count(state, entry.as_ref(), end) {
+            // Sequences have wrapped, or may have, and the file is lost; the log may still be whole.
+            None => hold.count_records(producer_id(name))?,
+            told => told,
+        };
         hold.release()?;
-        let Some(count) = count(state, entry.as_ref(), end) else {
+        let Some(count) = count else {
             let why = format!("how many records of --once {name} it holds cannot be told");
             return Err(Error::data(why)
                 .at_path(&path)
@@ -124,7 +130,7 @@ fn once_dir(logd_dir: &dyn Dir) -> io::Result<Arc<dyn Dir>> {
 }
 
 /// How many records the log holds, by its state file (count, last offset), the producer's entry and
-/// the log's end; `None` if that cannot be told.
+/// the log's end; `None` if these do not tell.
 fn count(state: Option<(u64, Offset)>, entry: Option<&ProducerEntry>, end: Offset) -> Option<u64> {
     let state = state.filter(|(_, last)| *last < end);
     let sequence = entry.and_then(|e| u64::try_from(e.last_sequence).ok());

@@ -12,7 +12,7 @@ use super::pipeline::Pipeline;
 use super::rejects::Rejects;
 use super::source::{Fill, Source};
 use super::unique::Window;
-use super::{End, SyncWhen};
+use super::{End, Look, SyncWhen};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Batch;
 use crate::format::builder::SealedBatch;
@@ -42,12 +42,13 @@ pub(super) struct Conditions<'r> {
 }
 
 /// The reading side of a run.
-pub(super) struct Run<'r, 'scope, 'env, 'w> {
+pub(super) struct Run<'r, 'l, 'scope, 'env, 'w> {
     pub with: Conditions<'r>,
     pub source: &'r mut Source,
     pub input: Input,
     pub gate: Gatekeeper,
     pub rejects: Option<&'r mut Rejects>,
+    pub progress: Option<&'r mut Look<'l>>,
     pub packer: Packer,
     pub pipeline: Pipeline<'scope, 'env, 'w>,
     pub state: Reading,
@@ -94,7 +95,7 @@ impl From<Stopped> for Stop {
     }
 }
 
-impl Run<'_, '_, '_, '_> {
+impl Run<'_, '_, '_, '_, '_> {
     /// Reads to the end of the input, or to whatever comes first. What is packed is not flushed.
     pub fn run(&mut self) -> Result<End> {
         self.state.buf = vec![0; READ_BYTES];
@@ -116,6 +117,7 @@ impl Run<'_, '_, '_, '_> {
                 Err(Stop::Bad(e)) => return Ok(End::BadInput(e)),
             }
             self.account();
+            self.look();
             match ready {
                 true => self.pipeline.arm(),
                 false => self.idle()?,
@@ -288,6 +290,14 @@ impl Run<'_, '_, '_, '_> {
         self.with.ledger.settle();
     }
 
+    /// Tells how far it is; when to tell again though nothing comes.
+    fn look(&mut self) -> Option<Duration> {
+        let look = self.progress.as_mut()?;
+        let read = self.source.position().saturating_sub(self.with.skip);
+        let records = self.with.ledger.tallies().iter().map(|t| t.records).sum();
+        look(read, records)
+    }
+
     /// Nothing more is ready: writes what there is, and waits for more.
     fn idle(&mut self) -> Result<()> {
         if !self.packer.is_empty() && !self.lingers()? {
@@ -299,7 +309,9 @@ impl Run<'_, '_, '_, '_> {
         }
         loop {
             let now = Instant::now();
-            let left = self.with.deadline.map(|d| d.saturating_duration_since(now));
+            let look = self.look();
+            let end = self.with.deadline.map(|d| d.saturating_duration_since(now));
+            let left = end.map_or(look, |end| Some(look.map_or(end, |look| look.min(end))));
             // A signal, or a background sync that failed, ends the wait too; others go on.
             if self.source.wait(left)? == Ready::Yes || self.asked_to_end().is_some() {
                 return Ok(());

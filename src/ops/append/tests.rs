@@ -127,6 +127,7 @@ impl Scene {
             rejects: None,
             tee: Some(Box::new(tee.clone())),
             spill: Some(&mut spill),
+            progress: None,
         };
         let report = append(&host, &mut writers, streams, options)?;
         for w in writers {
