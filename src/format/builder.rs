@@ -181,7 +181,10 @@ impl BatchBuilder {
         let records = buf.get(start + RECORDS_AT..).unwrap_or_default();
         let at = chunk.bytes.len();
         chunk.bytes.resize(at + RECORDS_AT, 0);
-        compressor.compress(records, &mut chunk.bytes);
+        // Without records there is nothing to compress, not even a frame around nothing.
+        if !records.is_empty() {
+            compressor.compress(records, &mut chunk.bytes);
+        }
         chunk
             .batches
             .push(write_header(&mut chunk.bytes, at, seal, &fields));
@@ -351,6 +354,13 @@ mod tests {
             })
             .collect();
         assert_eq!(read, records);
+    }
+
+    #[test]
+    fn an_empty_batch_is_no_more_than_its_header_in_every_codec() {
+        for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+            round_trip(codec, &[]);
+        }
     }
 
     proptest::proptest! {
