@@ -323,3 +323,175 @@ fn sqlite_finds_the_same_newest_values() {
     assert_eq!(ours, expected);
     assert!(expected.matches("-\n").count() > 3 && expected.contains("round"));
 }
+
+#[test]
+fn several_keys_are_answered_as_each_alone_and_the_log_is_read_once() {
+    let (logs, newest) = settled();
+    let names: Vec<String> = (0..52).rev().map(|n| format!("k{n}")).collect();
+    let mut words = vec!["get"];
+    names.iter().for_each(|n| words.extend(["-k", n]));
+    words.extend(["-k", "k7", "s-0"]);
+    let value = |k: &String| newest.get(k).cloned().flatten();
+    let mut expected: Vec<String> = names.iter().filter_map(value).collect();
+    expected.extend(value(&"k7".to_string()));
+    for when in ["without an index", "with one"] {
+        let ran = logs.run(&words, b"");
+        assert_eq!(ran.out.lines().collect::<Vec<_>>(), expected, "{when}");
+        assert_eq!((ran.code, &*ran.err), (Some(1), ""), "{when}");
+        logs.output(&["index", "--by", "key", "s-0"]);
+    }
+    logs.output(&["index", "--drop", "s-0"]);
+    let path = logs.path("s-0").join(&logs.segments("s-0")[0]);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let absent = [
+        "get",
+        "-k",
+        "x",
+        "-k",
+        "y",
+        "-k",
+        "z",
+        "--skip-corrupt",
+        "s-0",
+    ];
+    let ran = logs.run(&absent, b"");
+    assert_eq!(ran.code, Some(65));
+    assert_eq!(ran.err.matches("CRC").count(), 1, "met once: {}", ran.err);
+    let found = newest.iter().rev().find(|(_, v)| v.is_some()).unwrap();
+    let ran = logs.run(&["get", "-k", "x", "-k", found.0, "s-0"], b"");
+    assert_eq!(
+        (ran.code, ran.out),
+        (Some(65), format!("{}\n", found.1.clone().unwrap()))
+    );
+}
+
+#[test]
+fn bare_index_makes_wrong_or_missing_offset_and_time_indexes_anew() {
+    let (logs, newest) = settled();
+    let first = logs.path("s-0").join(&logs.segments("s-0")[0]);
+    let second = logs.path("s-0").join(&logs.segments("s-0")[1]);
+    let rebuilt = |n: usize| {
+        let made = logs.output(&["index", "--json", "s-0"]);
+        assert!(made.contains(&format!("\"rebuilt\":{n}}}")), "{made}");
+    };
+    rebuilt(0);
+    let times = first.with_extension("timeindex");
+    let sound = fs::read(&times).unwrap();
+    fs::remove_file(&times).unwrap();
+    fs::write(second.with_extension("index"), b"no entries").unwrap();
+    rebuilt(2);
+    assert_eq!(fs::read(&times).unwrap(), sound);
+    fs::write(&times, b"").unwrap();
+    rebuilt(1);
+    assert_eq!(fs::read(&times).unwrap(), sound);
+    rebuilt(0);
+    let sealed = logs.segments("s-0").len() - 1;
+    let made = logs.output(&["index", "--rebuild", "--json", "s-0"]);
+    assert!(made.contains(&format!("\"rebuilt\":{sealed}}}")), "{made}");
+    assert_eq!(fs::read(&times).unwrap(), sound);
+    logs.output(&["verify", "s-0"]);
+    check(&logs, &newest, "made anew");
+    // Damage is told once, and the index stays.
+    let mut bytes = fs::read(&first).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&first, bytes).unwrap();
+    fs::write(&times, b"").unwrap();
+    logs.run(&["index", "--by", "key", "s-0"], b"");
+    let ran = logs.run(&["index", "s-0"], b"");
+    assert_eq!(
+        (ran.code, ran.err.matches("CRC").count()),
+        (Some(65), 1),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn a_full_disk_is_74_and_the_indexes_there_stay_valid() {
+    let logs = Logs::with("s-0", &["--segment-size", "64KiB"]);
+    let lines: String = (0..9000).map(|n| format!("key-{n}\tvalue {n}\n")).collect();
+    for part in lines.lines().collect::<Vec<_>>().chunks(1000) {
+        put(&logs, "s-0", &(part.join("\n") + "\n"));
+    }
+    assert!(logs.segments("s-0").len() > 1);
+    logs.output(&["index", "--by", "key", "s-0"]);
+    let before: Vec<_> = index_files(&logs)
+        .iter()
+        .map(|f| fs::read(f).unwrap())
+        .collect();
+    let logd = assert_cmd::cargo::cargo_bin!("logd");
+    let limited = format!("ulimit -f 20; exec {} index --rebuild s-0", logd.display());
+    let mut c = Command::new("sh");
+    c.args(["-c", &limited]).current_dir(logs.root());
+    let out = c.output().unwrap();
+    let err = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(74), "{err}");
+    assert!(
+        err.contains("cannot write the index") && err.contains("file too large"),
+        "{err}"
+    );
+    let after: Vec<_> = index_files(&logs)
+        .iter()
+        .map(|f| fs::read(f).unwrap())
+        .collect();
+    assert_eq!(after, before);
+    let tmp = fs::read_dir(logs.path("s-0/.logd/tmp")).unwrap().count();
+    assert_eq!(tmp, 0, "nothing half made is left");
+    assert_eq!(logs.output(&["get", "-k", "key-7", "s-0"]), "value 7\n");
+}
+
+#[test]
+fn a_read_only_log_is_read_with_its_index_and_refuses_a_new_one() {
+    use std::os::unix::fs::PermissionsExt;
+    let (logs, newest) = settled();
+    logs.output(&["index", "--by", "key", "s-0"]);
+    let dirs = ["s-0/.logd/keys", "s-0/.logd/tmp", "s-0/.logd", "s-0"];
+    let mode = |mode| {
+        for dir in dirs {
+            fs::set_permissions(logs.path(dir), fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    mode(0o555);
+    if fs::write(logs.path("s-0/probe"), b"").is_ok() {
+        fs::remove_file(logs.path("s-0/probe")).unwrap();
+        eprintln!("permissions do not hold for this user: only reading is tested");
+    } else {
+        let ran = logs.run(&["index", "--rebuild", "s-0"], b"");
+        assert_eq!(ran.code, Some(77), "{ran:?}");
+    }
+    check(&logs, &newest, "read-only");
+    mode(0o755);
+}
+
+#[test]
+fn filters_are_made_listed_and_change_no_answer() {
+    let (logs, newest) = settled();
+    let grep = |what: &str| logs.run(&["grep", "-Q", what, "s-0"], b"");
+    let asked = ["round 17", "nowhere at all", "round", "7"];
+    let before: Vec<_> = asked
+        .iter()
+        .map(|w| grep(w))
+        .map(|r| (r.code, r.out))
+        .collect();
+    logs.output(&["index", "--bloom", "s-0"]);
+    let list = logs.output(&["index", "--list", "s-0"]);
+    assert!(list.contains("s-0\tvalue\tfilter\t"), "{list}");
+    let after: Vec<_> = asked
+        .iter()
+        .map(|w| grep(w))
+        .map(|r| (r.code, r.out))
+        .collect();
+    assert_eq!(after, before);
+    // One damaged filter is no wish for tables of all.
+    fs::write(&index_files(&logs)[0], b"damaged").unwrap();
+    let made = logs.output(&["index", "--json", "s-0"]);
+    assert!(made.contains("\"made\":1,"), "{made}");
+    let list = logs.output(&["index", "--list", "s-0"]);
+    assert!(list.contains("s-0\tvalue\tfilter\t"), "{list}");
+    logs.output(&["index", "--by", "key", "--bloom", "s-0"]);
+    let list = logs.output(&["index", "--list", "s-0"]);
+    assert!(list.contains("s-0\tkey\ttable,filter\t"), "{list}");
+    check(&logs, &newest, "with filters");
+}

@@ -181,13 +181,15 @@ fn by_key(
     let mut missing = false;
     let mut get = || -> Result<()> {
         let mut getter = Getter::open(&host, partitions, options, &mut tell)?;
-        for key in keys {
-            let key = key.as_bytes();
-            let there = match all {
-                true => getter.all(key, emitter, &mut sink, &mut tell)?,
-                false => getter.newest(key, emitter, &mut sink, &mut tell)?,
-            };
-            missing |= !there;
+        let keys: Vec<&[u8]> = keys.iter().map(|k| k.as_bytes()).collect();
+        match &keys[..] {
+            [key] if !all => missing = !getter.newest(key, emitter, &mut sink, &mut tell)?,
+            keys if !all => missing = !getter.newest_each(keys, emitter, &mut sink, &mut tell)?,
+            keys => {
+                for key in keys {
+                    missing |= !getter.all(key, emitter, &mut sink, &mut tell)?;
+                }
+            }
         }
         Ok(())
     };

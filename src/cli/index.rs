@@ -26,8 +26,10 @@ reading back to it. The field is key, value, header:NAME or json:/POINTER. --blo
 which grep skips segments that cannot hold a text; without --by it is one of the value alone.
 
 Without options it brings every index that is there up to date: only segments without one are read,
-and indexes of segments that are gone are removed. --rebuild makes all of them anew, --list tells
-which there are, --drop removes them (with --by only those).
+and indexes of segments that are gone are removed. So are the offset and time indexes that each sealed
+segment has: one that is missing, cut short or plainly wrong is made anew (verify checks each entry).
+--rebuild makes all of them anew, --list tells which look-up indexes there are, --drop removes those
+(with --by only some).
 
 Indexes cover sealed segments; readers read the rest, so a stale or missing index costs time, never
 answers. An index that is asked for by name therefore seals the active segment first if it holds a
@@ -106,7 +108,11 @@ pub fn run(ctx: &mut Context, m: &ArgMatches) -> Result<Outcome> {
         }
     }
     if ctx.json {
-        table::print(ctx, &["name", "made", "bytes", "kept", "removed"], &rows)?;
+        table::print(
+            ctx,
+            &["name", "made", "bytes", "kept", "removed", "rebuilt"],
+            &rows,
+        )?;
     }
     Ok(Outcome::Done)
 }
@@ -147,6 +153,7 @@ fn tell(ctx: &mut Context, partition: &Partition, report: &Report, rows: &mut Ve
         Cell::Bytes(report.bytes),
         number(report.kept),
         number(report.removed),
+        number(report.rebuilt),
     ]);
     ctx.message.summary(|| {
         let bytes = table::human_bytes(report.bytes);
@@ -154,9 +161,14 @@ fn tell(ctx: &mut Context, partition: &Partition, report: &Report, rows: &mut Ve
             made,
             kept,
             removed,
+            rebuilt,
             ..
         } = report;
-        format!("{name}: {made} indexes made ({bytes}), {kept} kept, {removed} removed")
+        let beside = match rebuilt {
+            0 => String::new(),
+            n => format!("; offset and time indexes of {n} segments made anew"),
+        };
+        format!("{name}: {made} indexes made ({bytes}), {kept} kept, {removed} removed{beside}")
     });
 }
 

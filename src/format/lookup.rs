@@ -213,7 +213,9 @@ impl Header {
             && header.filter_blocks < 1 << 32
             && has_filter == header.filter_blocks.is_power_of_two()
             && (has_filter || header.filter_blocks == 0)
-            && (header.has_table || header.entries == 0);
+            && (header.has_table || header.entries == 0)
+            && header.cover.last_position < header.cover.end
+            && header.cover.end.0 <= header.cover.file_bytes.min(POSITION_MAX);
         match sound && header.file_bytes() == len {
             true => Ok(header),
             false => Err(bad(60, "counts that do not go with the file's length")),
@@ -721,6 +723,32 @@ mod tests {
                 let _ = positions(&header, &block, b"x");
                 let _ = Lookup::new(&header, &block).may_contain(b"x");
             }
+        }
+    }
+
+    #[test]
+    fn a_cover_that_no_segment_can_have_is_refused() {
+        for (last, end) in [
+            (u64::MAX, 100),
+            (100, 100),
+            (30, 101),
+            (30, POSITION_MAX + 1),
+        ] {
+            let cover = Cover {
+                file_bytes: if end > 101 { end } else { 100 },
+                end: Position(end),
+                last_position: Position(last),
+                ..cover(100)
+            };
+            let (mut header, _) = file(&[]);
+            header.cover = cover;
+            let block = header.encode();
+            let mut bytes = vec![0; usize::try_from(header.file_bytes()).unwrap()];
+            bytes[..BLOCK_BYTES].copy_from_slice(&block);
+            assert!(
+                Header::parse(&bytes, bytes.len() as u64).is_err(),
+                "{last} {end}"
+            );
         }
     }
 

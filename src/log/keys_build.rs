@@ -35,7 +35,7 @@ use crate::sys::{Dir, File};
 use std::sync::Arc;
 
 /// Entries that are held in memory, over all fields: 128 MiB.
-const ENTRIES_MAX: usize = 16 << 20;
+pub const ENTRIES_MAX: usize = 16 << 20;
 /// Entries that a core gathers before it adds them to those of all.
 const ENTRIES_LOCAL: usize = 64 << 10;
 /// Bytes of a segment that a core reads at a time.
@@ -44,6 +44,11 @@ const CHUNK_BYTES: u64 = 16 << 20;
 const WRITE_BYTES: usize = 256 << 10;
 /// How the name of a file with sorted entries ends.
 const RUN_SUFFIX: &str = ".run";
+
+/// Name of the file in `.logd/tmp` with what was spilled of an index.
+fn run_name(base: Offset, field: &str) -> String {
+    format!("{}{RUN_SUFFIX}", file_name(base, field))
+}
 
 /// Finds a field in a record.
 pub type ValueOf<'a> = &'a (dyn for<'r> Fn(&Record<'r>) -> Option<Cow<'r, [u8]>> + Sync);
@@ -73,6 +78,8 @@ pub struct Builder<'a> {
     pub limits: Limits,
     /// Told of bytes and records as they are read, by several threads.
     pub progress: &'a (dyn Fn(u64, u64) + Sync),
+    /// Entries that are held in memory, over all fields: [`ENTRIES_MAX`].
+    pub entries_max: usize,
 }
 
 /// What became of a segment.
@@ -131,6 +138,20 @@ impl Builder<'_> {
     /// `NotFound` if the segment is gone; else what reading and writing may meet. Indexes that were
     /// there are then still there.
     pub fn build(
+        &self,
+        segment: &SegmentRef,
+        next: Offset,
+        wanted: &[Wanted<'_>],
+    ) -> Result<Built> {
+        let built = self.build_aside(segment, next, wanted);
+        for w in wanted {
+            // Also after an error, so that a full disk has its room back.
+            let _ = unlink_if_there(self.tmp, &run_name(segment.base(), w.field));
+        }
+        built
+    }
+
+    fn build_aside(
         &self,
         segment: &SegmentRef,
         next: Offset,
@@ -203,11 +224,12 @@ impl Builder<'_> {
 
     /// Writes one index aside, and puts it in its place.
     fn write(&self, gathering: Gathering<'_>, cover: Cover) -> Result<u64> {
-        let name = file_name(cover.base, gathering.wanted.field);
+        let field = gathering.wanted.field;
+        let name = file_name(cover.base, field);
         let cannot =
             |e| Error::io("cannot write the index", e).at_path(self.keys.path().join(&name));
         let written = self.write_aside(&name, gathering, cover);
-        let _ = unlink_if_there(self.tmp, &format!("{name}{RUN_SUFFIX}"));
+        let _ = unlink_if_there(self.tmp, &run_name(cover.base, field));
         if written.is_err() {
             // So that a full disk has its room back.
             let _ = unlink_if_there(self.tmp, &name);
@@ -293,7 +315,7 @@ impl<'a> Pass<'a> {
     ) -> Pass<'a> {
         let gather = |w: &Wanted<'a>| Gathering {
             wanted: *w,
-            entries_max: ENTRIES_MAX / wanted.len().max(1),
+            entries_max: (builder.entries_max / wanted.len().max(1)).max(1),
             values: AtomicU64::new(0),
             runs: Mutex::default(),
             filter: w.filter.then(|| FilterBuilder::for_text(len.0)),
@@ -401,7 +423,7 @@ impl<'a> Pass<'a> {
                 }
                 // Also without a table, so that the values are counted.
                 entries.push(entry_of(hash_of(&value), position));
-                if entries.len() >= ENTRIES_LOCAL {
+                if entries.len() >= ENTRIES_LOCAL.min(gathering.entries_max) {
                     gathering.add(entries, self.builder.tmp, self.base)?;
                 }
             }
@@ -444,8 +466,9 @@ impl Gathering<'_> {
         self.values.fetch_add(count, Ordering::Relaxed);
         if self.wanted.table {
             let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-            if runs.entries.len() + entries.len() > self.entries_max {
-                let name = format!("{}{RUN_SUFFIX}", file_name(base, self.wanted.field));
+            let is_full = runs.entries.len() + entries.len() > self.entries_max;
+            if is_full && !runs.entries.is_empty() {
+                let name = run_name(base, self.wanted.field);
                 let spilled = runs.spill(tmp, &name);
                 let cannot = |e| Error::io("cannot write", e).at_path(tmp.path().join(&name));
                 spilled.map_err(cannot)?;

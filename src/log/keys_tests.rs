@@ -16,7 +16,7 @@ use crate::format::{Limits, Offset, TimestampMs};
 use crate::log::files;
 use crate::log::isolation::Isolation;
 use crate::log::keys::{self, Found, Keys};
-use crate::log::keys_build::{Builder, Built, Wanted};
+use crate::log::keys_build::{Builder, Built, ENTRIES_MAX, Wanted};
 use crate::log::listing::LogDir;
 use crate::log::reader::{Advance, ReadOptions};
 use crate::log::reverse::Reverse;
@@ -61,6 +61,17 @@ fn key_of<'r>(record: &Record<'r>) -> Option<Cow<'r, [u8]>> {
 const BY_KEY: Wanted<'static> = Wanted {
     field: "key",
     value_of: &key_of,
+    table: true,
+    filter: false,
+};
+
+fn value_of<'r>(record: &Record<'r>) -> Option<Cow<'r, [u8]>> {
+    record.value.map(Cow::Borrowed)
+}
+
+const BY_VALUE: Wanted<'static> = Wanted {
+    field: "value",
+    value_of: &value_of,
     table: true,
     filter: false,
 };
@@ -123,6 +134,16 @@ fn plans() -> impl Strategy<Value = Vec<Vec<BatchPlan>>> {
 
 /// Makes the indexes of all sealed segments.
 fn build(host: &dyn Host, path: &Path, wanted: &[Wanted<'_>]) -> crate::error::Result<()> {
+    build_within(host, path, wanted, ENTRIES_MAX)
+}
+
+/// The same, with so many entries in memory at once.
+fn build_within(
+    host: &dyn Host,
+    path: &Path,
+    wanted: &[Wanted<'_>],
+    entries_max: usize,
+) -> crate::error::Result<()> {
     let log = LogDir::open(host, path)?;
     let own = crate::log::writer::open_logd_dir(log.dir().as_ref())?;
     let dir = keys::make_dir(&*own, files::KEYS)?;
@@ -133,6 +154,7 @@ fn build(host: &dyn Host, path: &Path, wanted: &[Wanted<'_>]) -> crate::error::R
         tmp: &*tmp,
         limits: OPTIONS.limits,
         progress: &|_, _| {},
+        entries_max,
     };
     let segments = log.segments()?;
     for pair in segments.windows(2) {
@@ -150,7 +172,7 @@ fn found(path: &Path, value: &[u8], end: i64) -> Vec<(i64, bool)> {
     let wanted = view.start()..Offset(end);
     let sought = Sought {
         field: "key",
-        value,
+        values: &[value],
     };
     let host: Arc<dyn Host> = Arc::new(RealHost);
     let mut versions =
@@ -174,6 +196,51 @@ fn found(path: &Path, value: &[u8], end: i64) -> Vec<(i64, bool)> {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Offset of the newest record of each key, found in one pass that forgets what it found.
+fn newest(path: &Path, values: &[Vec<u8>], end: i64) -> BTreeMap<Vec<u8>, i64> {
+    let view = View::of(LogDir::open(&RealHost, path).unwrap()).unwrap();
+    let wanted = view.start()..Offset(end);
+    let values: Vec<&[u8]> = values.iter().map(|v| &v[..]).collect();
+    let sought = Sought {
+        field: "key",
+        values: &values,
+    };
+    let host: Arc<dyn Host> = Arc::new(RealHost);
+    let mut versions =
+        Versions::new(host, view, sought, wanted, Isolation::Committed, OPTIONS).unwrap();
+    let (mut out, mut before) = (BTreeMap::new(), Offset::MAX);
+    while let Advance::Batch = versions.advance().unwrap() {
+        let piece = versions.piece().unwrap();
+        let base = piece.batch.header().base_offset;
+        assert!(base < before, "each batch once, going back");
+        before = base;
+        let mut scratch = Scratch::new();
+        let records = piece.batch.records(&mut scratch, &OPTIONS.limits).unwrap();
+        let records: Vec<_> = records.map(|r| r.unwrap()).collect();
+        let mut here = BTreeMap::new();
+        for r in records.iter().filter(|r| piece.wanted.contains(&r.offset)) {
+            if let Some(k) = r
+                .key
+                .filter(|k| values.contains(k) && !out.contains_key(*k))
+            {
+                here.insert(k.to_vec(), r.offset.0);
+            }
+        }
+        here.keys().for_each(|k| versions.forget(k));
+        out.extend(here);
+    }
+    out
+}
+
+fn newest_expected(
+    all: &[(i64, Option<Vec<u8>>, bool)],
+    values: &[Vec<u8>],
+    end: i64,
+) -> BTreeMap<Vec<u8>, i64> {
+    let newest = |v: &Vec<u8>| Some((v.clone(), expected(all, v, end).first()?.0));
+    values.iter().filter_map(newest).collect()
 }
 
 /// What is done to one of the index files.
@@ -250,13 +317,14 @@ proptest! {
     fn every_version_of_a_key_is_found_with_any_index(
         plan in plans(),
         harms in prop::collection::vec(harms(), 1..5),
+        entries_max in prop_oneof![1usize..9, Just(ENTRIES_MAX)],
         unindexed in prop::option::weighted(0.2, Just(())),
         end in prop_oneof![2 => Just(i64::MAX), 1 => 0i64..60],
     ) {
         let log = TestLog::new("t-0");
         let mut all = write(&log, &plan, 1000);
         if unindexed.is_none() {
-            build(&RealHost, &log.path(), &[BY_KEY]).unwrap();
+            build_within(&RealHost, &log.path(), &[BY_KEY], entries_max).unwrap();
             if harm(&log, &harms) {
                 // Every batch once more with other keys: offsets and lengths stay.
                 let mut other = plan.clone();
@@ -269,6 +337,8 @@ proptest! {
         for value in (0..7).map(key) {
             prop_assert_eq!(found(&log.path(), &value, end), expected(&all, &value, end));
         }
+        let values: Vec<Vec<u8>> = (0..7).map(key).collect();
+        prop_assert_eq!(newest(&log.path(), &values, end), newest_expected(&all, &values, end));
     }
 }
 
@@ -355,7 +425,7 @@ fn transactions_show_the_same_with_an_index_as_read_in_order() {
         if indexed {
             let sought = Sought {
                 field: "key",
-                value,
+                values: &[value],
             };
             let mut v = Versions::new(host, view, sought, all, isolation, OPTIONS).unwrap();
             while let Advance::Batch = v.advance().unwrap() {
@@ -378,6 +448,64 @@ fn transactions_show_the_same_with_an_index_as_read_in_order() {
         }
     }
     assert_eq!(read(Isolation::Committed, true, b"a"), [6, 1, 0]);
+}
+
+#[test]
+fn spilled_entries_are_all_found_and_leave_nothing_behind() {
+    let log = TestLog::new("t-0");
+    let mut segment = log.segment(0);
+    for i in 0..60 {
+        segment = segment.batch(3 * i, &format!("k{}=v a{i}=v k{}=v", i % 7, i % 11));
+    }
+    segment.write();
+    log.segment(180).batch(180, "x=1").write();
+    let both = Wanted {
+        filter: true,
+        ..BY_KEY
+    };
+    let make = |entries_max| {
+        build_within(&RealHost, &log.path(), &[both, BY_VALUE], entries_max).unwrap();
+        index_files(&log)
+    };
+    let whole = make(ENTRIES_MAX);
+    assert_eq!(whole.len(), 2);
+    for entries_max in [2, 3, 4, 10, 64, 250] {
+        let spilled = make(entries_max);
+        assert_eq!(
+            spilled.keys().collect::<Vec<_>>(),
+            whole.keys().collect::<Vec<_>>()
+        );
+        for i in 0..60 {
+            let key = format!("a{i}").into_bytes();
+            assert_eq!(found(&log.path(), &key, 180), [(3 * i + 1, false)]);
+        }
+        let k: Vec<_> = found(&log.path(), b"k3", 180).iter().map(|f| f.0).collect();
+        let of = |o: &i64| (o % 3 == 0 && o / 3 % 7 == 3) || (o % 3 == 2 && o / 3 % 11 == 3);
+        assert_eq!(
+            k,
+            (0..180).rev().filter(of).collect::<Vec<_>>(),
+            "{entries_max}"
+        );
+        let tmp = std::fs::read_dir(log.path().join(".logd/tmp")).unwrap();
+        assert_eq!(tmp.count(), 0, "nothing is left of {entries_max}");
+    }
+}
+
+#[test]
+fn a_full_disk_while_spilling_keeps_nothing_of_what_was_spilled() {
+    let host = machine();
+    let before = host.calls();
+    build_spilling(&host.process()).unwrap();
+    for n in before + 1..=host.calls() {
+        let host = machine();
+        host.fail_at(n, Fault::Errno(28));
+        let built = build_spilling(&host.process());
+        let dir = host.open_dir(Path::new("/t-0/.logd/tmp"));
+        let left = dir.map(|d| d.list().unwrap()).unwrap_or_default();
+        let runs = left.iter().filter(|n| n.ends_with(".run")).count();
+        assert_eq!(runs, 0, "call {n}: {built:?}, {left:?}");
+        check_answers(host.process(), &format!("call {n}"));
+    }
 }
 
 /// A test disk with a log of two sealed segments and an active one, and an index of the first.
@@ -407,6 +535,11 @@ fn build_both(host: &dyn Host) -> crate::error::Result<()> {
     build(host, Path::new("/t-0"), &[both])
 }
 
+/// The same of two fields, with next to no memory.
+fn build_spilling(host: &dyn Host) -> crate::error::Result<()> {
+    build_within(host, Path::new("/t-0"), &[BY_KEY, BY_VALUE], 2)
+}
+
 /// Every answer of the log in `/t-0` is right, whatever is in its `.logd/keys`.
 fn check_answers(host: SimHost, at: &str) {
     let host: Arc<dyn Host> = Arc::new(host);
@@ -422,7 +555,7 @@ fn check_answers(host: SimHost, at: &str) {
         let value = value.as_bytes();
         let sought = Sought {
             field: "key",
-            value,
+            values: &[value],
         };
         let range = Offset(0)..Offset::MAX;
         let (host, isolation) = (Arc::clone(&host), Isolation::Committed);

@@ -246,6 +246,28 @@ impl Maintenance {
         Ok(())
     }
 
+    /// Puts an index beside a sealed segment: built aside, synced, renamed.
+    ///
+    /// # Errors
+    /// What the system answers; the one that was there is then still there.
+    pub fn put_index(&self, segment: &SegmentRef, kind: Kind, bytes: &[u8]) -> Result<()> {
+        let (tmp, dir) = (self.tmp()?, self.log().dir());
+        let name = segment.index_name(kind);
+        let put = || -> io::Result<()> {
+            unlink_if_there(tmp.as_ref(), &name)?;
+            let file = tmp.create(&name)?;
+            file.write_all_at(bytes, 0)?;
+            file.sync()?;
+            tmp.rename_to(&name, dir.as_ref(), &name)?;
+            dir.sync()
+        };
+        put().map_err(|e| {
+            // So that a full disk has its room back.
+            let _ = unlink_if_there(tmp.as_ref(), &name);
+            Error::io("cannot make an index anew", e).at_path(self.log().path_of(&name))
+        })
+    }
+
     /// An error of the system, on this log.
     pub fn error(&self, what: &str, e: io::Error) -> Error {
         Error::io(what, e).at_path(self.path())

@@ -1,9 +1,11 @@
-//! The batches of a log that may hold a value, newest first.
+//! The batches of a log that may hold one of some values, newest first.
 //!
-//! What a [`Reverse`] reader yields, but for batches that cannot hold the value: in a sealed segment
+//! What a [`Reverse`] reader yields, but for batches that cannot hold any of them: in a sealed segment
 //! with a sound index only its candidates are read, every other stretch is read whole, and so is a
 //! segment whose index turns out to be damaged. So with any indexes, or none, the same records are met
-//! in the same order; which of a batch's records has the value is the caller's to see.
+//! in the same order; which of a batch's records has the value is the caller's to see. However many
+//! values are looked for, nothing is read twice; of a value that was found the caller may say that no
+//! more is wanted ([`Versions::forget`]).
 //!
 //! Of transactions it shows what the isolation level allows, as [`Reverse`] does: nothing from the
 //! first open one on, which is looked for once, and no batch of an aborted one.
@@ -29,19 +31,20 @@ const RETRIES_MAX: usize = 64;
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Sought<'a> {
+pub struct Sought<'a, 's> {
     /// The word of the field, as `index --by` takes it.
     pub field: &'a str,
-    /// Its value.
-    pub value: &'a [u8],
+    /// Its values.
+    pub values: &'s [&'a [u8]],
 }
 
-/// Reads the batches that may hold a value, newest first.
+/// Reads the batches that may hold one of some values, newest first.
 pub struct Versions<'a> {
     host: Arc<dyn Host>,
     view: View,
     keys: Keys,
-    sought: Sought<'a>,
+    field: &'a str,
+    values: Vec<&'a [u8]>,
     isolation: Isolation,
     options: ReadOptions,
     /// Only offsets in here are still to come.
@@ -49,7 +52,7 @@ pub struct Versions<'a> {
     /// What is wanted of the candidate found last.
     found: Range<Offset>,
     open: Option<OpenTransaction>,
-    at: At,
+    at: At<'a>,
     /// What was wrong with indexes that were not used.
     damaged: Vec<Error>,
     has_begun: bool,
@@ -59,20 +62,27 @@ pub struct Versions<'a> {
 /// A segment, and the index that covers it.
 type Covered = (SegmentRef, Box<Open>);
 
-enum At {
+enum At<'a> {
     /// Between segments.
     Between,
     /// In a stretch that is read whole.
     Scan(Box<Reverse>, Offset),
     /// In a segment with an index.
-    Indexed(Box<Indexed>),
+    Indexed(Box<Indexed<'a>>),
 }
 
-struct Indexed {
+struct Indexed<'a> {
     segment: SegmentRef,
     index: Box<Open>,
-    search: Candidates,
+    searches: Vec<Search<'a>>,
     scanner: Scanner,
+}
+
+/// The search for one value in an index, and the candidate that it has next.
+struct Search<'a> {
+    value: &'a [u8],
+    candidates: Candidates,
+    next: Option<Position>,
 }
 
 impl<'a> Versions<'a> {
@@ -84,7 +94,7 @@ impl<'a> Versions<'a> {
     pub fn new(
         host: Arc<dyn Host>,
         view: View,
-        sought: Sought<'a>,
+        sought: Sought<'a, '_>,
         wanted: Range<Offset>,
         isolation: Isolation,
         options: ReadOptions,
@@ -93,7 +103,8 @@ impl<'a> Versions<'a> {
             keys: Keys::of(view.log())?,
             host,
             view,
-            sought,
+            field: sought.field,
+            values: sought.values.to_vec(),
             isolation,
             options,
             found: wanted.clone(),
@@ -114,6 +125,14 @@ impl<'a> Versions<'a> {
     /// What was wrong with indexes that could not be used.
     pub fn take_damaged(&mut self) -> Vec<Error> {
         std::mem::take(&mut self.damaged)
+    }
+
+    /// No more of this value is wanted.
+    pub fn forget(&mut self, value: &[u8]) {
+        self.values.retain(|v| *v != value);
+        if let At::Indexed(indexed) = &mut self.at {
+            indexed.searches.retain(|s| s.value != value);
+        }
     }
 
     /// The batch that [`Versions::advance`] found.
@@ -250,8 +269,7 @@ impl<'a> Versions<'a> {
             let Some(segment) = below.filter(|s| s.base() < from) else {
                 break;
             };
-            let field = self.sought.field;
-            match self.keys.find(self.view.log(), &segment, field)? {
+            match self.keys.find(self.view.log(), &segment, self.field)? {
                 Found::Sound(index) if index.header().has_table => {
                     return Ok((from, Some((segment, index))));
                 }
@@ -278,15 +296,16 @@ impl<'a> Versions<'a> {
 
     /// Begins to read the candidates of a segment.
     fn look_up(&mut self, segment: SegmentRef, index: Box<Open>) -> Result<()> {
-        match index.candidates(self.sought.value) {
-            Ok(search) => {
+        let searches = self.values.iter().map(|v| Search::begin(&index, v));
+        match searches.collect::<Result<Vec<_>>>() {
+            Ok(searches) => {
                 let span = Span::whole(segment.base(), index.header().cover.end.0);
                 let file = Arc::clone(index.file());
                 let scanner = Scanner::short(file, span, self.options.limits);
                 self.at = At::Indexed(Box::new(Indexed {
                     segment,
                     index,
-                    search,
+                    searches,
                     scanner,
                 }));
             }
@@ -347,15 +366,35 @@ impl<'a> Versions<'a> {
     }
 }
 
-impl Indexed {
+impl<'a> Search<'a> {
+    fn begin(index: &Open, value: &'a [u8]) -> Result<Search<'a>> {
+        let mut candidates = index.candidates(value)?;
+        let next = index.next(&mut candidates)?;
+        Ok(Search {
+            value,
+            candidates,
+            next,
+        })
+    }
+}
+
+impl Indexed<'_> {
     /// Reads the next candidate. The inner error is the index's fault, or the batch is damaged: then
     /// the segment is to be read whole, so that damage is told as such.
     fn next(&mut self) -> Result<Result<Option<BatchHeader>>> {
-        let position = match self.index.next(&mut self.search) {
-            Ok(Some(position)) => position,
-            Ok(None) => return Ok(Ok(None)),
-            Err(e) => return Ok(Err(e)),
+        let Some(position) = self.searches.iter().filter_map(|s| s.next).max() else {
+            return Ok(Ok(None));
         };
+        for search in self
+            .searches
+            .iter_mut()
+            .filter(|s| s.next == Some(position))
+        {
+            search.next = match self.index.next(&mut search.candidates) {
+                Ok(next) => next,
+                Err(e) => return Ok(Err(e)),
+            };
+        }
         self.scanner.seek(position, self.segment.base());
         match self.scanner.step()? {
             Step::Batch(_) => Ok(Ok(self.scanner.header().cloned())),

@@ -8,6 +8,7 @@
 //!
 //! A key whose newest record is a tombstone is deleted: there is no value.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::format::{Defect, Limits, Offset, TimestampMs};
 use crate::log::isolation::Isolation;
 use crate::log::listing::LogDir;
 use crate::log::reader::{Advance, Piece, ReadOptions, read_end};
+use crate::log::reverse::Reverse;
 use crate::log::versions::{Sought, Versions};
 use crate::log::view::View;
 use crate::sys::Host;
@@ -72,6 +74,15 @@ pub enum Told {
     Note(Note),
     /// An index that was not used, as it is damaged.
     Index(Error),
+}
+
+/// Where the newest record of a key is.
+#[derive(Clone, Copy)]
+struct Spot {
+    part: usize,
+    offset: Offset,
+    timestamp: TimestampMs,
+    is_tombstone: bool,
 }
 
 /// A record that was found, and the reader that stands at its batch.
@@ -163,6 +174,113 @@ impl<'a> Getter<'a> {
         }
     }
 
+    /// Shows the newest value of each of several keys, in their order, reading every partition once
+    /// however many there are. False if one has none.
+    ///
+    /// # Errors
+    /// As [`Getter::newest`], after what could be answered in spite of it was shown.
+    pub fn newest_each(
+        &mut self,
+        keys: &[&[u8]],
+        emitter: &mut Emitter,
+        sink: &mut dyn Sink,
+        tell: &mut dyn FnMut(Told),
+    ) -> Result<bool> {
+        let mut spots = BTreeMap::new();
+        let (mut unknown, mut failed) = (BTreeSet::new(), None);
+        for part in 0..self.parts.len() {
+            let mut left: BTreeSet<&[u8]> = keys.iter().copied().collect();
+            if let Err(e) = self.spots(part, &mut left, &mut spots, tell) {
+                // What was not found before the error is known to be neither there nor absent.
+                unknown.append(&mut left);
+                failed.get_or_insert(e);
+            }
+        }
+        let mut are_there = true;
+        for key in keys.iter().filter(|k| !unknown.contains(*k)) {
+            are_there &= match spots.get(key) {
+                Some(spot) if !spot.is_tombstone => self.show(key, spot, emitter, sink, tell)?,
+                _ => false,
+            };
+        }
+        failed.map_or(Ok(are_there), Err)
+    }
+
+    /// Finds the newest record of each key of `left` in one partition; takes what it finds out of
+    /// `left`, and into `spots` if that knows no newer one.
+    fn spots<'k>(
+        &mut self,
+        part: usize,
+        left: &mut BTreeSet<&'k [u8]>,
+        spots: &mut BTreeMap<&'k [u8], Spot>,
+        tell: &mut dyn FnMut(Told),
+    ) -> Result<()> {
+        let values: Vec<&[u8]> = left.iter().copied().collect();
+        let mut versions = self.versions(part, &values)?;
+        while !left.is_empty() && self.advance(part, &mut versions, tell)? {
+            let Some(piece) = versions.piece() else {
+                continue;
+            };
+            let here = last_of_each(&piece, left, &mut self.scratch, &self.options.limits);
+            let here = match here {
+                Ok(here) => here,
+                Err(defect) => {
+                    self.condemned(&versions, defect, tell)?;
+                    continue;
+                }
+            };
+            for (key, (offset, timestamp, is_tombstone)) in here {
+                left.remove(key);
+                versions.forget(key);
+                if spots.get(key).is_none_or(|s| timestamp >= s.timestamp) {
+                    let spot = Spot {
+                        part,
+                        offset,
+                        timestamp,
+                        is_tombstone,
+                    };
+                    spots.insert(key, spot);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the record at a place. If it is gone by now, the key is looked for again.
+    fn show(
+        &mut self,
+        key: &[u8],
+        spot: &Spot,
+        emitter: &mut Emitter,
+        sink: &mut dyn Sink,
+        tell: &mut dyn FnMut(Told),
+    ) -> Result<bool> {
+        let Some(part) = self.parts.get(spot.part) else {
+            return Ok(false);
+        };
+        let wanted = spot.offset..spot.offset.next();
+        // That it may be shown is known; what transactions did is not asked again.
+        let mut reverse = Reverse::new(
+            Arc::clone(&self.host),
+            part.view.clone(),
+            wanted.clone(),
+            Isolation::Uncommitted,
+            self.read_options(),
+        );
+        if let Ok(Advance::Batch) = reverse.advance()
+            && let Some(piece) = reverse.piece()
+        {
+            let before = emitter.left();
+            let batch = piece.batch;
+            emitter.select_key(key, false);
+            let shown = emitter.piece(&meta_of(part.partition), &Piece { batch, wanted }, sink)?;
+            if shown.is_ok() && emitter.left() < before {
+                return Ok(true);
+            }
+        }
+        self.newest(key, emitter, sink, tell)
+    }
+
     /// Shows every version of `key`, tombstones too: newest first, one partition after the other.
     /// False if there is none.
     ///
@@ -178,7 +296,8 @@ impl<'a> Getter<'a> {
         emitter.select_key(key, true);
         let before = emitter.left();
         for i in 0..self.parts.len() {
-            let mut versions = self.versions(i, key)?;
+            let sought = [key];
+            let mut versions = self.versions(i, &sought)?;
             while self.advance(i, &mut versions, tell)? {
                 let (Some(part), Some(piece)) = (self.parts.get(i), versions.piece()) else {
                     continue;
@@ -201,7 +320,7 @@ impl<'a> Getter<'a> {
         key: &'k [u8],
         tell: &mut dyn FnMut(Told),
     ) -> Result<Option<Hit<'k>>> {
-        let mut versions = self.versions(part, key)?;
+        let mut versions = self.versions(part, &[key])?;
         while self.advance(part, &mut versions, tell)? {
             let Some(piece) = versions.piece() else {
                 continue;
@@ -223,18 +342,22 @@ impl<'a> Getter<'a> {
         Ok(None)
     }
 
-    fn versions<'k>(&self, part: usize, key: &'k [u8]) -> Result<Versions<'k>> {
+    fn read_options(&self) -> ReadOptions {
+        ReadOptions {
+            limits: self.options.limits,
+            skip_corrupt: self.options.skip_corrupt,
+        }
+    }
+
+    fn versions<'k>(&self, part: usize, keys: &[&'k [u8]]) -> Result<Versions<'k>> {
         let Some(part) = self.parts.get(part) else {
             return Err(Error::new(crate::error::ErrorKind::Bug, "no such part"));
         };
         let sought = Sought {
             field: KEY,
-            value: key,
+            values: keys,
         };
-        let read = ReadOptions {
-            limits: self.options.limits,
-            skip_corrupt: self.options.skip_corrupt,
-        };
+        let read = self.read_options();
         let (view, wanted) = (part.view.clone(), part.wanted.clone());
         let host = Arc::clone(&self.host);
         Versions::new(host, view, sought, wanted, self.options.isolation, read)
@@ -300,13 +423,36 @@ fn meta_of(partition: &Partition) -> Meta<'_> {
     }
 }
 
+/// A record's offset and time, and whether it is a tombstone.
+type Newest = (Offset, TimestampMs, bool);
+
+/// The last wanted record of each of the keys that a batch holds.
+fn last_of_each<'k>(
+    piece: &Piece<'_>,
+    keys: &BTreeSet<&'k [u8]>,
+    scratch: &mut Scratch,
+    limits: &Limits,
+) -> std::result::Result<BTreeMap<&'k [u8], Newest>, Defect> {
+    let mut last = BTreeMap::new();
+    for record in piece.batch.records(scratch, limits)? {
+        let record = record?;
+        if let Some(key) = record.key.and_then(|k| keys.get(k))
+            && piece.wanted.contains(&record.offset)
+        {
+            let newest = (record.offset, record.timestamp, record.value.is_none());
+            last.insert(*key, newest);
+        }
+    }
+    Ok(last)
+}
+
 /// Offset and time of the last wanted record of a batch with this key, and whether it is a tombstone.
 fn last_of(
     piece: &Piece<'_>,
     key: &[u8],
     scratch: &mut Scratch,
     limits: &Limits,
-) -> std::result::Result<Option<(Offset, TimestampMs, bool)>, Defect> {
+) -> std::result::Result<Option<Newest>, Defect> {
     let mut last = None;
     for record in piece.batch.records(scratch, limits)? {
         let record = record?;

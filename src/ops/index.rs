@@ -4,10 +4,16 @@
 //! all sealed ones. So a run without words makes what is missing, and nothing else is done twice. What
 //! covers no segment any more is removed, after its successor is there; the last file of a field is
 //! kept, though it covers nothing, so that the field stays wanted.
+//!
+//! Where nothing is asked for by name, the offset and time indexes beside the segments are looked at
+//! too ([`beside`]).
+
+mod beside;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use self::beside::Beside;
 use super::topic::Partition;
 use super::words::Field;
 use crate::error::{Error, Result};
@@ -15,7 +21,7 @@ use crate::format::record::Record;
 use crate::format::{Limits, Offset};
 use crate::log::files;
 use crate::log::keys::{self, Found, Keys};
-use crate::log::keys_build::{Builder, Built, Wanted};
+use crate::log::keys_build::{Builder, Built, ENTRIES_MAX, Wanted};
 use crate::log::listing::{LogDir, SegmentRef, end_of};
 use crate::log::maintenance::Maintenance;
 use crate::sys::Host;
@@ -23,6 +29,9 @@ use crate::sys::Host;
 /// An active segment of this size is sealed when an index is asked for by name, so that it covers what
 /// is there now; reading less costs a look-up a fraction of a millisecond.
 const ROLL_BYTES: u64 = 1 << 20;
+
+/// Fields that are gathered in one pass: a filter being filled takes up to 32 MiB.
+const FIELDS_PER_PASS: usize = 3;
 
 /// What to make.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +53,8 @@ pub struct Report {
     pub bytes: u64,
     /// Index files that were up to date.
     pub kept: u64,
+    /// Segments whose offset and time index were made anew.
+    pub rebuilt: u64,
     /// Files removed that covered nothing any more, or that were dropped.
     pub removed: u64,
     /// Segments without an index, as they are damaged.
@@ -159,13 +170,13 @@ pub fn run(
     }
     let log = maintenance.log().clone();
     let segments = log.segments()?;
-    let existing = rows(
-        &log,
-        &Keys::of(&log)?,
-        segments.split_last().map_or(&[], |s| s.1),
-    )?;
-    let wanted = wanted(&existing, options);
+    let sealed = segments.split_last().map_or(&[][..], |(_, s)| s);
     let mut report = Report::default();
+    if options.by.is_empty() && !options.bloom {
+        beside_all(maintenance, sealed, options.rebuild, &mut report)?;
+    }
+    let existing = rows(&log, &Keys::of(&log)?, sealed)?;
+    let wanted = wanted(&existing, options);
     if wanted.is_empty() {
         return Ok(report);
     }
@@ -178,6 +189,7 @@ pub fn run(
         tmp: &*tmp,
         limits: Limits::default(),
         progress,
+        entries_max: ENTRIES_MAX,
     };
     let jobs = jobs(
         &log,
@@ -187,12 +199,30 @@ pub fn run(
         options.rebuild,
         &mut report,
     )?;
-    total(jobs.iter().map(|j| j.bytes).sum());
+    let passes = |j: &Job| j.bytes * j.fields.len().div_ceil(FIELDS_PER_PASS) as u64;
+    total(jobs.iter().map(passes).sum());
     for job in &jobs {
         make(&builder, job, &wanted, &mut report)?;
     }
     remove_void(&log, &mut report)?;
     Ok(report)
+}
+
+/// Brings the offset and time indexes of sealed segments up to date.
+fn beside_all(
+    maintenance: &Maintenance,
+    sealed: &[SegmentRef],
+    rebuild: bool,
+    report: &mut Report,
+) -> Result<()> {
+    for segment in sealed {
+        match beside::bring_up(maintenance, segment, rebuild)? {
+            Beside::Current => {}
+            Beside::Made => report.rebuilt += 1,
+            Beside::Damaged(e) => report.damaged.push(e),
+        }
+    }
+    Ok(())
 }
 
 /// Whether the active segment holds so much that an index should cover it.
@@ -218,8 +248,10 @@ fn wanted(existing: &[(String, Row)], options: &IndexOptions) -> BTreeMap<String
         // A word that this version does not know is left to the one that does.
         let field = row.field.as_deref().and_then(|w| Field::parse(w).ok());
         if let Some(field) = field {
-            // What a damaged one had cannot be told; others of its field may say more.
-            let table = row.table || row.state == State::Damaged;
+            // What a damaged one had cannot be told, but by others of its field.
+            let is_of = |r: &Row| r.state != State::Damaged && r.field == row.field;
+            let alone = !existing.iter().any(|(_, r)| is_of(r));
+            let table = row.table || (row.state == State::Damaged && alone);
             let filter = row.filter;
             add(field, Parts { table, filter });
         }
@@ -310,13 +342,17 @@ fn make(
             filter: parts.filter,
         })
         .collect();
-    match builder.build(&job.segment, job.next, &list)? {
-        Built::Made(bytes) => {
-            report.made += bytes.len() as u64;
-            report.bytes += bytes.iter().sum::<u64>();
+    for list in list.chunks(FIELDS_PER_PASS) {
+        match builder.build(&job.segment, job.next, list)? {
+            Built::Made(bytes) => {
+                report.made += bytes.len() as u64;
+                report.bytes += bytes.iter().sum::<u64>();
+            }
+            Built::Unfit => {}
+            // Told once, also where two kinds of index met it.
+            Built::Damaged(e) if report.damaged.iter().any(|d| d.path() == e.path()) => {}
+            Built::Damaged(e) => report.damaged.push(e),
         }
-        Built::Unfit => {}
-        Built::Damaged(e) => report.damaged.push(e),
     }
     Ok(())
 }

@@ -81,6 +81,14 @@ fn is_valid(scanner: &mut Scanner, position: Position) -> Result<bool> {
     Ok(valid)
 }
 
+/// Whether the headers in the log bear an entry out. Moves `scanner`.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn agrees(scanner: &mut Scanner, entry: &OffsetEntry) -> Result<bool> {
+    follows(scanner, entry, false)
+}
+
 /// Moves `scanner` to the place of an entry, or `pass`es the batches it speaks of, if the headers
 /// from there on bear it out.
 fn follows(scanner: &mut Scanner, entry: &OffsetEntry, pass: bool) -> Result<bool> {

@@ -1,6 +1,6 @@
 //! Carries a plan out, in the order that the module above tells.
 
-use super::derived::{self, Indexes};
+use super::derived;
 use super::plan::{Looked, Plan, Rewrite, Tail, make};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Batch;
@@ -20,10 +20,10 @@ use crate::log::rewritten::{self, Reason};
 use crate::log::state::{unlink_if_there, write_state_file};
 use crate::log::swap::{self, Output};
 use crate::segment::active::ActiveSegment;
+use crate::segment::indexes::Indexes;
 use crate::segment::scan::{Scanner, Span, Step};
 use crate::sys::{Access, Wait};
 use std::collections::BTreeMap;
-use std::io;
 use std::time::{Duration, Instant};
 
 /// How long to wait for appenders, who hold their locks for milliseconds.
@@ -378,8 +378,9 @@ impl Act<'_> {
             Ok(())
         })?;
         let (offsets, times) = indexes.finish();
-        self.put_index(looked, Kind::OffsetIndex, &offsets)?;
-        self.put_index(looked, Kind::TimeIndex, &times)
+        self.m
+            .put_index(&looked.segment, Kind::OffsetIndex, &offsets)?;
+        self.m.put_index(&looked.segment, Kind::TimeIndex, &times)
     }
 
     fn make_txn_index(&self, at: usize, txns: &BTreeMap<Offset, Vec<TxnEntry>>) -> Result<()> {
@@ -387,23 +388,7 @@ impl Act<'_> {
         let mut bytes = Vec::new();
         let entries = txns.get(&looked.segment.base()).into_iter().flatten();
         entries.for_each(|e| e.encode(&mut bytes));
-        self.put_index(looked, Kind::TxnIndex, &bytes)
-    }
-
-    fn put_index(&self, looked: &Looked, kind: Kind, bytes: &[u8]) -> Result<()> {
-        let (tmp, dir) = (self.m.tmp()?, self.m.log().dir());
-        let name = looked.segment.index_name(kind);
-        let put = || -> io::Result<()> {
-            unlink_if_there(tmp.as_ref(), &name)?;
-            let file = tmp.create(&name)?;
-            file.write_all_at(bytes, 0)?;
-            file.sync()?;
-            tmp.rename_to(&name, dir.as_ref(), &name)?;
-            dir.sync()
-        };
-        put().map_err(|e| {
-            Error::io("cannot make an index anew", e).at_path(self.m.log().path_of(&name))
-        })
+        self.m.put_index(&looked.segment, Kind::TxnIndex, &bytes)
     }
 
     /// Indexes without a log: an appender that rolls makes those of the next segment first.

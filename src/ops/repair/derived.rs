@@ -3,16 +3,15 @@
 use super::plan::Looked;
 use super::scan::Strand;
 use crate::error::{Error, Result};
-use crate::format::batch::{Batch, BatchHeader, Scratch};
+use crate::format::batch::{Batch, Scratch};
 use crate::format::checkpoint::{EpochStart, parse_epochs};
 use crate::format::control::{self, Control};
-use crate::format::index::{Entry, OffsetEntry, TimeEntry, TxnEntry};
+use crate::format::index::TxnEntry;
 use crate::format::names::LEADER_EPOCH_CHECKPOINT;
-use crate::format::{Limits, Offset, Position, TimestampMs};
+use crate::format::{Limits, Offset, Position};
 use crate::log::listing::{LogDir, read_small};
 use crate::log::producers::Producers;
 use crate::ops::verify::Env;
-use crate::segment::active::{INDEX_BYTES_MAX, INDEX_INTERVAL_BYTES};
 use crate::segment::scan::{Scanner, Span, Step};
 use std::collections::BTreeMap;
 
@@ -44,62 +43,6 @@ pub fn batches(
         }
     }
     Ok(())
-}
-
-/// The bytes of an offset and a time index, by the rules of [`crate::segment::active`], for a segment
-/// that is sealed.
-#[derive(Default)]
-pub struct Indexes {
-    base: Offset,
-    offsets: Vec<u8>,
-    times: Vec<u8>,
-    since: u64,
-    largest: Option<(TimestampMs, Offset)>,
-    indexed: TimestampMs,
-}
-
-impl Indexes {
-    /// Those of a segment without batches.
-    pub fn new(base: Offset) -> Indexes {
-        Indexes {
-            base,
-            indexed: TimestampMs::NONE,
-            ..Indexes::default()
-        }
-    }
-
-    /// Takes in the next batch.
-    pub fn note(&mut self, header: &BatchHeader, at: Position) {
-        let (time, last) = (header.max_timestamp, header.last_offset);
-        if time > self.largest.map_or(TimestampMs::NONE, |l| l.0) {
-            self.largest = Some((time, last));
-        }
-        let room = self.offsets.len() + OffsetEntry::BYTES <= INDEX_BYTES_MAX;
-        if self.since > INDEX_INTERVAL_BYTES && room {
-            if let Some(entry) = OffsetEntry::new(self.base, last, at) {
-                entry.encode(&mut self.offsets);
-                self.since = 0;
-            }
-            self.add_time();
-        }
-        self.since += header.size as u64;
-    }
-
-    fn add_time(&mut self) {
-        let Some((time, offset)) = self.largest.filter(|l| l.0 > self.indexed) else {
-            return;
-        };
-        if let Some(entry) = TimeEntry::new(self.base, time, offset) {
-            entry.encode(&mut self.times);
-            self.indexed = time;
-        }
-    }
-
-    /// The bytes of the offset index and of the time index.
-    pub fn finish(mut self) -> (Vec<u8>, Vec<u8>) {
-        self.add_time();
-        (self.offsets, self.times)
-    }
 }
 
 /// The aborted transactions of every segment that has any, by its base offset.
