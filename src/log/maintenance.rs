@@ -94,7 +94,7 @@ impl Maintenance {
         path: &Path,
         options: &MaintenanceOptions,
     ) -> Result<Maintenance> {
-        let writer = Writer::open_to_roll(
+        let mut writer = Writer::open_to_roll(
             host,
             path,
             WriterOptions {
@@ -115,6 +115,7 @@ impl Maintenance {
             return Err(Error::new(ErrorKind::NotFound, why).at_path(path));
         }
         lock.write_note(host.as_ref(), &options.command);
+        writer.maintenance_is_held();
         Ok(Maintenance {
             host: host.clone(),
             writer,
@@ -181,6 +182,11 @@ impl Maintenance {
         hold.release()?;
         self.lost.extend(self.writer.take_lost());
         Ok(base)
+    }
+
+    /// Whether recovery had to take something out since that was last asked for.
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
     }
 
     /// What recovery had to take out: for a notice.

@@ -164,7 +164,8 @@ impl Producers {
 }
 
 /// The state of all producers as of `at`, the base of the active segment, if it must be written as a
-/// snapshot before the segments `going` are deleted: no snapshot at `kept` or above says what they do.
+/// snapshot before the segments `going` are deleted: no sound snapshot at `kept` or above says what they
+/// do.
 ///
 /// # Errors
 /// The log cannot be read.
@@ -175,12 +176,13 @@ pub fn to_keep_before_deletion(
     at: Offset,
 ) -> Result<Option<Producers>> {
     let limits = Limits::default();
-    let newest = snapshot_bases(log, Offset::MAX)?.last().copied();
-    if newest.is_some_and(|base| base >= kept) {
+    // One that does not decode says nothing.
+    let (entries, newest) = newest_snapshot(log, at)?;
+    if newest >= kept && newest > Offset::ZERO {
         return Ok(None);
     }
-    // With a snapshot there were producers; without one, headers tell.
-    if newest.is_none() && !any_producer(log, going, &limits)? {
+    // With entries there were producers; without, headers tell.
+    if entries.is_empty() && !any_producer(log, going, &limits)? {
         return Ok(None);
     }
     // Damage must not keep what is old for ever: as far as can be told.

@@ -57,6 +57,8 @@ pub struct Recovery<'a> {
     pub end: End,
     /// The broker's recovery point, where there is one.
     pub recovery_point: Option<Offset>,
+    /// The caller holds the maintenance lock.
+    pub holds_maintenance: bool,
     /// Bounds on what is read.
     pub limits: Limits,
 }
@@ -519,7 +521,7 @@ impl Recovery<'_> {
                 false => Err(self.corrupt(at, "valid data follows".to_string())),
             };
         }
-        if !later.is_empty() && maintenance.is_none() {
+        if !later.is_empty() && maintenance.is_none() && !self.holds_maintenance {
             // Sealed segments are maintenance's: look again when it cannot be at work.
             *maintenance = Some(self.lock_maintenance()?);
             return Ok(Verdict::Again(Vec::new()));

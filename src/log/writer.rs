@@ -86,6 +86,8 @@ pub struct Writer {
     producers: Option<Producers>,
     /// For maintenance: a copy or a fenced log may be rolled too, since that appends nothing.
     rolls_only: bool,
+    /// Whoever opened this holds the maintenance lock.
+    holds_maintenance: bool,
 }
 
 /// What this process knows of the log's end.
@@ -140,6 +142,7 @@ impl Writer {
             snapshot_due: None,
             producers: None,
             rolls_only: false,
+            holds_maintenance: false,
         })
     }
 
@@ -159,6 +162,11 @@ impl Writer {
             rolls_only,
             ..writer
         })
+    }
+
+    /// Says that the caller holds the maintenance lock, so that recovery does not wait for it.
+    pub fn maintenance_is_held(&mut self) {
+        self.holds_maintenance = true;
     }
 
     /// The partition as a list of segments.
@@ -372,6 +380,7 @@ impl Writer {
             logd_dir: self.logd_dir.as_ref(),
             end,
             recovery_point: self.parent.recovery_point(),
+            holds_maintenance: self.holds_maintenance,
             limits: self.limits,
         };
         let recovered = recovery.run()?;
@@ -407,11 +416,8 @@ impl Writer {
 
     /// Leaves the end for the next holder.
     fn write_hint(&mut self) -> Result<()> {
-        let (boot_id, wall_ms, boot_ms) = (
-            self.host.boot_id(),
-            self.host.wall_ms(),
-            self.host.boot_ms(),
-        );
+        let boot_id = self.host.boot_id();
+        let (wall_ms, boot_ms) = self.clocks_of_last_append()?;
         let state = self.state()?;
         // Entries that cannot be written stay gathered; the hint then speaks of the shorter index.
         let _ = state.active.flush();
@@ -442,6 +448,18 @@ impl Writer {
             has_producers: t.has_producers,
         };
         end::write_hint(self.end_file.as_ref(), &hint).map_err(|e| self.io(e))
+    }
+
+    /// Wall and boot clock for the hint. Maintenance appends nothing: it leaves those of this boot, by
+    /// which a jump of the clock since the last append is told.
+    fn clocks_of_last_append(&self) -> Result<(i64, i64)> {
+        if self.rolls_only {
+            let end = end::read_from(self.end_file.as_ref()).map_err(|e| self.io(e))?;
+            if let Some(h) = end.hint.filter(|h| h.is_of(self.host.boot_id())) {
+                return Ok((h.wall_ms, h.boot_ms));
+            }
+        }
+        Ok((self.host.wall_ms(), self.host.boot_ms()))
     }
 
     /// Seals the active segment and begins the next at `base`.

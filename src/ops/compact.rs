@@ -22,7 +22,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Scratch;
 use crate::format::{Limits, Offset, TimestampMs};
 use crate::log::listing::{LogDir, SegmentRef};
@@ -119,18 +119,12 @@ pub fn run(
 ) -> Result<Option<Report>> {
     let mut m = Maintenance::open(host, path, options)?;
     let log = m.log().clone();
-    let mut found = survey(host.as_ref(), &log, plan, hooks.pace)?;
-    if found.has_odd_tail {
-        // A write under way, a torn tail, or damage: recovery knows.
-        m.settle()?;
-        found = survey(host.as_ref(), &log, plan, hooks.pace)?;
-    }
-    let mut planned = planned(host.as_ref(), &log, plan, &found)?;
-    if !has_work(plan, &found, &planned) || (hooks.stop)() {
+    let Some(found) = survey_sound(host.as_ref(), &mut m, plan, hooks)? else {
         return Ok(None);
-    }
+    };
+    let mut planned = planned(host.as_ref(), &log, plan, &found)?;
     let mut report = begin_report(&log, &found)?;
-    m.settle()?;
+    let end = m.settle()?;
     let active = active_base(&log)?;
     let reaches = planned.last().filter(|p| p.source.segment.base() == active);
     let first_free = match reaches {
@@ -144,6 +138,9 @@ pub fn run(
     if let Some(last) = planned.last_mut() {
         last.end = next_base(&log, last.source.segment.base())?;
     }
+    // What supersedes must outlive the machine before what is superseded goes; so must what the
+    // snapshot speaks of.
+    m.make_durable(end.max(first_free))?;
     keep_producers(&log, &found, &planned, first_free)?;
     let judge = Judge::new(now(host.as_ref()), horizon(host.as_ref(), plan));
     let mut copier = Copier::new(&m, &found, judge, plan.segment_bytes);
@@ -154,6 +151,45 @@ pub fn run(
     report.bytes.1 = bytes(&log)?;
     report.lost = m.take_lost();
     Ok(Some(report))
+}
+
+/// A survey of the log as recovery leaves it; `None` if there is nothing to do, and nothing was
+/// written then.
+fn survey_sound(
+    host: &dyn Host,
+    m: &mut Maintenance,
+    plan: &Plan,
+    hooks: &mut Hooks<'_>,
+) -> Result<Option<Survey>> {
+    let log = m.log().clone();
+    let found = match survey(host, &log, plan, hooks.pace) {
+        // Damage, or what a crash of the machine left: recovery can tell.
+        Err(e) if e.kind() == ErrorKind::Data => None,
+        found => Some(found?).filter(|found| found.odd_tail.is_none()),
+    };
+    let is_worth = |found: &Survey| -> Result<bool> {
+        let planned = planned(host, &log, plan, found)?;
+        Ok(has_work(plan, found, &planned) && !(hooks.stop)())
+    };
+    if let Some(found) = &found
+        && !is_worth(found)?
+    {
+        return Ok(None);
+    }
+    let end = m.settle()?;
+    if found.is_some() && !m.has_lost() {
+        return Ok(found);
+    }
+    // A write was under way, a tail torn, or something that the survey went by was taken out.
+    let again = survey(host, &log, plan, hooks.pace)?;
+    if let Some(e) = again.odd_tail.filter(|_| again.end < end) {
+        return Err(e);
+    }
+    let again = Survey {
+        odd_tail: None,
+        ..again
+    };
+    Ok(is_worth(&again)?.then_some(again))
 }
 
 fn now(host: &dyn Host) -> TimestampMs {

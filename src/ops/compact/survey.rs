@@ -124,8 +124,10 @@ pub struct Survey {
     pub bound: Offset,
     /// The last batch of each producer: whether it has data, and its last offset.
     pub producers: HashMap<i64, (bool, Offset)>,
-    /// The active segment ends in something that is no batch: a write under way, or damage.
-    pub has_odd_tail: bool,
+    /// Log end, as far as its batches are whole.
+    pub end: Offset,
+    /// The active segment ends in something that is no batch: a write under way, or this damage.
+    pub odd_tail: Option<Error>,
     /// How transactions ended, where there are any.
     pub transactions: Option<Transactions>,
 }
@@ -152,7 +154,8 @@ impl Survey {
             records: 0,
             bound: Offset::MAX,
             producers: HashMap::new(),
-            has_odd_tail: false,
+            end: Offset::ZERO,
+            odd_tail: None,
             transactions: None,
         };
         for segment in segments {
@@ -250,14 +253,7 @@ impl Pass<'_> {
         loop {
             let (batch, position) = match scanner.next().map_err(place)? {
                 Scan::Batch(batch, position) => (batch, position),
-                Scan::End(end) if is_active => {
-                    survey.has_odd_tail = end.tail == Tail::Partial;
-                    break;
-                }
-                Scan::Bad(_) if is_active => {
-                    survey.has_odd_tail = true;
-                    break;
-                }
+                Scan::End(end) if is_active && end.tail != Tail::Partial => break,
                 Scan::End(end) => {
                     let zeros = end.tail == Tail::Zeros
                         && is_zero(scanner.file().as_ref(), end.position, scanner.end())?;
@@ -265,16 +261,23 @@ impl Pass<'_> {
                         break;
                     }
                     let e = Error::data("the data ends before the file");
-                    return Err(damage(self.log, &name, e.at_position(end.position.0)));
+                    let e = damage(self.log, &name, e.at_position(end.position.0));
+                    survey.odd(e, is_active)?;
+                    break;
                 }
                 Scan::Bad(bad) => {
                     let at = bad.position.0 + bad.defect.at as u64;
                     let e = Error::data(bad.defect.reason).at_position(at);
-                    return Err(damage(self.log, &name, e));
+                    survey.odd(damage(self.log, &name, e), is_active)?;
+                    break;
                 }
             };
             if batch.header().base_offset >= survey.bound {
-                break;
+                // Checked all the same, once: damage is told before anything is changed.
+                match self.is_first {
+                    true => continue,
+                    false => break,
+                }
             }
             if self.is_first {
                 let special = batch.header().is_transactional() || batch.header().is_control();
@@ -282,7 +285,7 @@ impl Pass<'_> {
                 had_empty |= batch.header().count == 0;
                 self.transactions(survey, i, batch.header(), position.0)?;
                 if batch.header().base_offset >= survey.bound {
-                    break;
+                    continue;
                 }
                 survey.note_producer(batch.header());
             }
@@ -298,6 +301,7 @@ impl Pass<'_> {
             source.records = self.ordinal - source.first;
             if is_last {
                 // What is appended from now on is not judged.
+                survey.end = survey.end.max(scanner.next_offset());
                 survey.bound = survey.bound.min(scanner.next_offset());
             }
         }
@@ -402,6 +406,15 @@ impl Pass<'_> {
 }
 
 impl Survey {
+    /// What is no batch: damage, but in the active segment perhaps a write under way.
+    fn odd(&mut self, e: Error, is_active: bool) -> Result<()> {
+        match is_active {
+            true => self.odd_tail = Some(e),
+            false => return Err(e),
+        }
+        Ok(())
+    }
+
     fn note_special(&mut self, i: usize, is_special: bool) {
         if let Some(source) = self.sources.get_mut(i) {
             source.is_special |= is_special;

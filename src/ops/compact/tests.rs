@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
-use crate::error::ErrorKind;
 use crate::format::batch::{Batch, TimestampType};
 use crate::format::builder::{BatchBuilder, Chunk, Producer, Seal, stamp};
 use crate::format::codec::{Compression, Compressor};
@@ -525,8 +524,10 @@ fn a_full_disk_is_told_and_leaves_nothing_behind() {
 #[test]
 fn damage_is_named_and_the_log_left_untouched() {
     let made = sample();
-    for (segment, at) in [(0, 70), (1, 70), (1, 10)] {
+    // In the active segment too, below where the end is known to be.
+    for (segment, at) in [(0, 70), (1, 70), (1, 10), (2, 70)] {
         let machine = made.write();
+        settle(&machine);
         let name = file_name(Offset(made.segments[segment].0), Kind::Log);
         machine
             .edit(format!("{LOG}/{name}"), |bytes| bytes[at] ^= 1)
@@ -579,4 +580,114 @@ fn a_log_where_nothing_is_superseded_is_not_written_to() {
     assert!(machine.calls() - calls <= 1, "{:?}", machine.trace());
     let batch = Batch::check(&made.segments[0].1).unwrap();
     assert_eq!(batch.header().timestamp_type(), TimestampType::Create);
+}
+
+fn settle(machine: &SimHost) -> Vec<crate::log::lost::Lost> {
+    let host: Arc<dyn Host> = Arc::new(machine.process());
+    let mut m = Maintenance::open(&host, Path::new(LOG), &options()).unwrap();
+    m.settle().unwrap();
+    m.take_lost()
+}
+
+/// Appends batches of one record each by a writer, and syncs if told.
+fn append(machine: &SimHost, records: &[(&str, &str)], sync: bool) {
+    use crate::log::writer::{Writer, WriterOptions};
+    let host: Arc<dyn Host> = Arc::new(machine.process());
+    let options = WriterOptions {
+        wait: None,
+        allow_network_fs: false,
+        zero_fill: false,
+        roll: crate::segment::active::RollLimits {
+            segment_bytes: 180,
+            segment_age_ms: None,
+        },
+        command: "test".to_string(),
+    };
+    let mut writer = Writer::open(&host, Path::new(LOG), options).unwrap();
+    let mut hold = writer.hold().unwrap();
+    for (key, value) in records {
+        let mut b = BatchBuilder::begin(Vec::new());
+        let new = NewRecord {
+            key: Some(key.as_bytes()),
+            value: Some(value.as_bytes()),
+            headers: &[],
+        };
+        b.push(TimestampMs(NOW), &new);
+        let (bytes, sealed) = b.seal(&Seal::default());
+        let batches = vec![sealed];
+        let done = hold.append(&mut Chunk { bytes, batches }, false);
+        assert!(done.error.is_none());
+    }
+    let end = hold.next_offset();
+    hold.release().unwrap();
+    if sync {
+        writer.syncer().sync_to(end).unwrap();
+    }
+    writer.close().unwrap();
+}
+
+fn empty() -> SimHost {
+    let machine = SimHost::new();
+    machine.make_dir(Path::new("/d")).unwrap();
+    machine.make_dir(Path::new(LOG)).unwrap();
+    let host = machine.open_dir(Path::new("/")).unwrap();
+    host.sync().unwrap();
+    machine.open_dir(Path::new("/d")).unwrap().sync().unwrap();
+    machine
+}
+
+fn newest(host: &dyn Host) -> BTreeMap<String, String> {
+    let text = |b: Option<Vec<u8>>| String::from_utf8(b.unwrap()).unwrap();
+    let all = rows(host).0.into_iter();
+    all.map(|r| (text(r.key), text(r.value))).collect()
+}
+
+#[test]
+fn a_newer_value_is_durable_before_the_older_one_goes() {
+    let make = || {
+        let machine = empty();
+        append(
+            &machine,
+            &[("a", "1"), ("b", "1"), ("c", "1"), ("d", "1")],
+            true,
+        );
+        append(&machine, &[("a", "2")], false);
+        machine
+    };
+    let clean = make();
+    let setup = clean.calls();
+    assert!(compact(&clean, &plan()).unwrap().is_some());
+    for n in setup + 1..=clean.calls() + 1 {
+        let machine = make();
+        machine.fail_at(n, Fault::Crash);
+        let done = compact(&machine, &plan()).is_ok();
+        for seed in 0..4 {
+            let policy = [Policy::KeepNothing, Policy::Random][seed.min(1)];
+            let left = newest(&machine.power_cut(n + seed as u64, policy));
+            assert!(left.contains_key("a"), "crash at {n}: {left:?}");
+            assert!(!done || left["a"] == "2", "{left:?}");
+        }
+    }
+}
+
+#[test]
+fn what_recovery_takes_out_supersedes_nothing() {
+    let machine = empty();
+    append(
+        &machine,
+        &[("a", "1"), ("b", "1"), ("c", "1"), ("d", "1")],
+        true,
+    );
+    let more = ["e", "f", "g", "h", "i", "j"].map(|k| (k, "1"));
+    append(&machine, &more, false);
+    append(&machine, &[("a", "2"), ("b", "2"), ("e", "2")], false);
+    let mut moved = 0;
+    for seed in 0..200 {
+        let cut = || machine.power_cut(seed, Policy::Random);
+        let (settled, compacted) = (cut(), cut());
+        moved += usize::from(settle(&settled).iter().any(|l| l.position.0 == 0));
+        compact(&compacted, &plan()).unwrap_or_else(|e| panic!("{seed}: {e}"));
+        assert_eq!(newest(&compacted), newest(&settled), "{seed}");
+    }
+    assert!(moved > 10, "{moved}");
 }

@@ -410,3 +410,84 @@ fn a_log_with_nothing_to_do_is_not_written_to() {
     );
     assert_eq!(machine.calls(), calls);
 }
+
+#[test]
+fn looking_after_a_log_does_not_hide_a_jump_of_the_clock() {
+    let machine = machine();
+    machine.set_wall_ms(machine.wall_ms() + 2 * CLOCK_JUMP_MS);
+    let host: Arc<dyn Host> = Arc::new(machine.process());
+    let mut m = Maintenance::open(&host, Path::new(LOG), &options()).unwrap();
+    m.settle().unwrap();
+    m.roll().unwrap();
+    drop(m);
+    let bounds = Bounds {
+        age_ms: Some(1),
+        ..Bounds::default()
+    };
+    let e = run(&host, Path::new(LOG), &bounds, &options()).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Config);
+}
+
+#[test]
+fn exact_retention_in_a_gap_begins_behind_it() {
+    let log = TestLog::new("t-0");
+    log.segment(0).batch(0, "a@1 b@2").index().write();
+    log.segment(10).batch(10, "c@3").index().write();
+    let bounds = Bounds {
+        before: Some(Pos::Offset(7)),
+        exact: true,
+        ..Bounds::default()
+    };
+    retain(&log, &bounds).unwrap();
+    assert_eq!(left(&log), (10, words("10c")));
+    assert!(retain(&log, &bounds).is_none(), "again");
+}
+
+/// What producers did in segments that go is in a snapshot that decodes, and that the log reaches even
+/// if the machine is cut off at once.
+#[test]
+fn producers_of_deleted_segments_are_kept() {
+    use crate::format::names::file_name;
+    use crate::format::snapshot::{self, ProducerEntry};
+    use crate::log::producers::Producers;
+    let machine = machine();
+    let dir = machine.open_dir(Path::new(LOG)).unwrap();
+    let segments = LogDir::open(&machine, Path::new(LOG)).unwrap();
+    let segments = segments.segments().unwrap();
+    let entry = ProducerEntry {
+        producer_id: 7,
+        epoch: 0,
+        last_sequence: 4,
+        last_offset: Offset(1),
+        offset_delta: 0,
+        timestamp: TimestampMs(1),
+        coordinator_epoch: -1,
+        open_txn: None,
+    };
+    let put = |i: usize, bytes: &[u8]| {
+        let name = file_name(segments[i].base(), Kind::Snapshot);
+        let file = dir.create(&name).unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        file.sync().unwrap();
+    };
+    put(1, &snapshot::encode(&[entry]));
+    put(segments.len() - 1, b"damaged");
+    dir.sync().unwrap();
+    // What is appended now is not synced.
+    let host: Arc<dyn Host> = Arc::new(machine.process());
+    let mut writer = Writer::open(&host, Path::new(LOG), writer_options(400)).unwrap();
+    let mut hold = writer.hold().unwrap();
+    let base = hold.roll().unwrap();
+    hold.release().unwrap();
+    let bounds = Bounds {
+        before: Some(Pos::Offset(base.0)),
+        ..Bounds::default()
+    };
+    run(&host, Path::new(LOG), &bounds, &options()).unwrap();
+    for policy in [Policy::KeepAll, Policy::KeepNothing] {
+        let cut = machine.power_cut(1, policy);
+        let log = LogDir::open(&cut, Path::new(LOG)).unwrap();
+        let all = Producers::load(&log, Offset(30), &Limits::default()).unwrap();
+        assert_eq!(all.get(7), Some(&entry), "{policy:?}");
+    }
+}
