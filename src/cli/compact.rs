@@ -156,7 +156,7 @@ fn plan(matches: &ArgMatches) -> Result<Plan> {
     Ok(Plan {
         min_age_ms: ms("min-age", "h", 0)?,
         tombstone_age_ms: ms("tombstone-age", "h", 24 * 3_600_000)?,
-        min_dirty: args::word(matches, "min-dirty", words::fraction)?.unwrap_or(0.0),
+        min_dirty: args::word(matches, "min-dirty", words::share)?.unwrap_or(0.0),
         keep,
         memory: usize::try_from(memory).unwrap_or(usize::MAX).max(1 << 20),
         segment_bytes: 0,

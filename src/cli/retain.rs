@@ -71,10 +71,14 @@ pub fn run(ctx: &mut Context, matches: &ArgMatches) -> Result<Outcome> {
     let bounds = bounds(ctx, matches)?;
     let options = maintain::options(matches, "retain")?;
     let dry_run = args::flag(matches, "dry-run");
+    // `none` lifts a limit; it does not call in the log's own.
+    let is_given = ["max-age", "max-size"]
+        .iter()
+        .any(|id| matches.contains_id(id));
     let mut rows = Vec::new();
     for p in maintain::partitions(ctx, matches)? {
         let host = ctx.host.clone();
-        let done = of_log(ctx, &p, &bounds).and_then(|bounds| match dry_run {
+        let done = of_log(ctx, &p, &bounds, is_given).and_then(|bounds| match dry_run {
             true => retain::preview(host.as_ref(), &p.path, &bounds).map(Some),
             false => retain::run(&host, &p.path, &bounds, &options),
         });
@@ -114,8 +118,8 @@ fn bounds(ctx: &Context, matches: &ArgMatches) -> Result<Bounds> {
 }
 
 /// The same, or the log's own where the command line has none.
-fn of_log(ctx: &Context, p: &Partition, bounds: &Bounds) -> Result<Bounds> {
-    if !bounds.is_empty() {
+fn of_log(ctx: &Context, p: &Partition, bounds: &Bounds, is_given: bool) -> Result<Bounds> {
+    if is_given || !bounds.is_empty() {
         return Ok(bounds.clone());
     }
     let dir = ctx.host.open_dir(&p.path);

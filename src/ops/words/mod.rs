@@ -21,7 +21,7 @@ pub mod time;
 pub use field::{Column, Field, header_pair};
 pub use operand::{LogName, Partitions};
 pub use pos::{Pos, Range};
-pub use quantity::{duration, duration_or_none, fraction, size, size_or_none};
+pub use quantity::{duration, duration_or_none, fraction, share, size, size_or_none};
 pub use time::{Now, time};
 
 use crate::error::Error;

@@ -196,6 +196,25 @@ pub fn fraction(word: &str) -> Result<f64> {
     }
 }
 
+/// Reads a share: `0.5`, from 0 to 1, or `50%`.
+///
+/// # Errors
+/// Usage, when it is neither.
+pub fn share(word: &str) -> Result<f64> {
+    if word.ends_with('%') {
+        return fraction(word);
+    }
+    let plain = word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    match word.parse::<f64>() {
+        Ok(share) if plain && share <= 1.0 => Ok(share),
+        Ok(percent) if plain && percent <= 100.0 => {
+            let what = "a share is at most 1, or has a percent sign";
+            Err(bad_try(word, what, format!("{word}%")))
+        }
+        _ => Err(bad_try(word, "not a share", "0.5")),
+    }
+}
+
 /// `word` split after its leading ASCII digits.
 pub(super) fn leading_digits(word: &str) -> (&str, &str) {
     let end = word
@@ -208,6 +227,18 @@ pub(super) fn leading_digits(word: &str) -> (&str, &str) {
 mod tests {
     use super::super::refusal;
     use super::*;
+
+    #[test]
+    fn shares_are_of_one_or_of_a_hundred() {
+        for (word, want) in [("0", 0.0), ("0.5", 0.5), ("1", 1.0), ("50%", 0.5)] {
+            assert_eq!(share(word).unwrap(), want, "{word}");
+        }
+        for word in [
+            "", "50", "1.1", "-1", "NaN", "inf", "1e0", "101%", "half", "%",
+        ] {
+            share(word).unwrap_err();
+        }
+    }
 
     #[test]
     fn durations_chain_and_add_up() {
