@@ -3,7 +3,10 @@
 mod common;
 
 use common::{Logs, Random, numbers, seed};
+use logd::format::builder::{BatchBuilder, Producer, Seal, stamp};
 use logd::format::crc32c::crc32c;
+use logd::format::record::NewRecord;
+use logd::format::{Offset, TimestampMs};
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -377,6 +380,31 @@ fn follows_as_tail_does() {
     logs.append("t", &["-p", "1"], "not yet\nready\n");
     assert_eq!(waiting.rest(), Vec::<String>::new());
     assert_eq!(waiting.child.wait().unwrap().code(), Some(0));
+    // Records around it are nothing to wait for.
+    let words = ["grep", "-f", "-q", "-C", "3", "ready", "t"];
+    let mut found = logs.start(&words);
+    assert_eq!(found.ended(common::LONG).code(), Some(0));
+    // A limit ends it, and so does a reader that is gone while nothing matches.
+    let mut first = logs.start(&["grep", "-f", "-n", "2", "a", "t"]);
+    assert_eq!(first.rest().len(), 2);
+    assert_eq!(first.ended(common::LONG).code(), Some(0));
+    let mut lonely = logs.logd(&["grep", "-f", "never", "t"]);
+    let mut lonely = lonely.stdout(Stdio::piped()).spawn().unwrap();
+    drop(lonely.stdout.take());
+    let ended = common::wait(&mut lonely, common::LONG).expect("it hangs");
+    assert_eq!(ended.code(), Some(0));
+    // New partitions, rolls and records of any codec are met.
+    let mut grep = logs.start(&["grep", "-f", "-F", "%p %s\\n", "-o", "end", "late", "t"]);
+    assert!(grep.is_silent(Duration::from_millis(100)));
+    logs.append(
+        "t",
+        &["-p", "0", "-z", "zstd"],
+        &(numbers(0..20_000) + "late1\n"),
+    );
+    assert_eq!(grep.line(), "0 late1");
+    logs.init("t-2", &[]);
+    logs.append("t", &["-p", "2"], "x\nlate2\n");
+    assert_eq!(grep.line(), "2 late2");
     let ran = logs.run(&["grep", "-f", "--timeout", "100ms", "never", "t"], b"");
     assert_eq!(ran.code, Some(124));
 }
@@ -566,6 +594,16 @@ fn filters_pass_over_segments_and_never_change_an_answer() {
     // Damaged filters, or those of other segments, know nothing.
     let keys = logs.path("l-0").join(".logd/keys");
     let names = || std::fs::read_dir(&keys).unwrap().map(|e| e.unwrap().path());
+    let flipped = names().next().unwrap();
+    let good = std::fs::read(&flipped).unwrap();
+    std::fs::write(&flipped, [&[good[0] ^ 1], &good[1..]].concat()).unwrap();
+    let name = flipped.file_name().unwrap().to_str().unwrap();
+    let field = ["value", "key"][usize::from(name.contains("key"))];
+    let words = ["grep", "-c", "--verbose", "--in", field, "nothing", "l-0"];
+    let told = logs.run(&words, b"").err;
+    assert!(told.lines().count() == 1 && told.contains(name), "{told}");
+    std::fs::write(&flipped, good).unwrap();
+    assert_eq!(logs.run(&words, b"").err, "");
     for (n, path) in names().enumerate() {
         let mut bytes = std::fs::read(&path).unwrap();
         let at = random.below(bytes.len());
@@ -577,4 +615,90 @@ fn filters_pass_over_segments_and_never_change_an_answer() {
         std::fs::write(&path, bytes).unwrap();
     }
     assert_eq!(all(), plain);
+}
+
+/// Appends a batch to the file of a segment: a value, or how the transaction of `producer` ended.
+fn batch(segment: &mut Vec<u8>, offset: i64, producer: Option<i64>, what: Result<&str, bool>) {
+    let marker = [0, 0, 0, u8::from(what == Err(true))];
+    let record = match &what {
+        Ok(value) => (None, value.as_bytes()),
+        Err(_) => (Some(&marker[..]), &[0; 6][..]),
+    };
+    let mut builder = BatchBuilder::begin(std::mem::take(segment));
+    let new = NewRecord {
+        key: record.0,
+        value: Some(record.1),
+        headers: &[],
+    };
+    builder.push(TimestampMs(1000), &new);
+    let (bytes, sealed) = builder.seal(&Seal {
+        producer: producer.map(|id| Producer {
+            id,
+            epoch: 0,
+            base_sequence: if what.is_ok() { 0 } else { -1 },
+        }),
+        transactional: producer.is_some(),
+        control: what.is_err(),
+        ..Seal::default()
+    });
+    *segment = bytes;
+    stamp(&mut segment[sealed.start..], Offset(offset), 0);
+}
+
+/// A log as a broker leaves it: few transactions under way at a time, segments of six batches, and a
+/// word in each segment that most others lack.
+fn transactions(random: &mut Random, partition: &std::path::Path) {
+    std::fs::create_dir(partition).unwrap();
+    let mut open = [false; 3];
+    for number in 0..6 {
+        let mut segment = Vec::new();
+        for offset in number * 6..number * 6 + 6 {
+            let id = random.below(4);
+            let value = format!("someword{} at {offset}", random.below(2) as i64 + number);
+            match open.get_mut(id) {
+                None => batch(&mut segment, offset, None, Ok(&value)),
+                Some(is_open) => {
+                    let ends = *is_open && (random.below(2) == 0 || number == 4);
+                    *is_open = !ends;
+                    let what = if ends {
+                        Err(random.below(3) > 0)
+                    } else {
+                        Ok(&*value)
+                    };
+                    batch(&mut segment, offset, Some(id as i64), what);
+                }
+            }
+        }
+        let name = format!("{:020}.log", number * 6);
+        std::fs::write(partition.join(name), segment).unwrap();
+    }
+}
+
+#[test]
+fn filters_never_change_what_is_seen_of_transactions() {
+    let mut random = Random(seed());
+    let logs = Logs::empty();
+    let (mut waited, mut matched) = (0, 0);
+    for n in 0..8 {
+        let log = format!("l{n}-0");
+        transactions(&mut random, &logs.path(&log));
+        let starts = [0, 1, 2 + random.below(9), 12, 13 + random.below(10)].map(|n| n.to_string());
+        let all = || {
+            let mut all = Vec::new();
+            for start in &starts {
+                for pattern in ["someword2", "someword5", "anotherword"] {
+                    let ran = logs.run(&["grep", "-o", start, pattern, &log], b"");
+                    all.push((start, pattern, ran.out, ran.err, ran.code));
+                }
+            }
+            all
+        };
+        let plain = all();
+        waited += plain.iter().filter(|a| a.3.contains("is open")).count();
+        matched += plain.iter().filter(|a| a.4 == Some(0)).count();
+        let ran = logs.run(&["index", "--by", "value", "--bloom", &log], b"");
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(all(), plain, "{log}");
+    }
+    assert!(waited > 0 && matched > 0);
 }

@@ -72,6 +72,33 @@ fn each_read_goes_on_where_the_last_one_stopped() {
 }
 
 #[test]
+fn a_commit_confirms_the_last_read_and_nothing_of_one_before_it() {
+    let logs = Logs::with("t", &["--partitions", "3"]);
+    for p in ["0", "1", "2"] {
+        logs.append("t", &["-p", p], &numbers(0..10));
+    }
+    let marks = || ["t-0", "t-1", "t-2"].map(|p| position(&logs, p, "g").unwrap());
+    let read = |words: &[&str]| logs.output(&[&["cat", "-g", "g", "--no-commit"], words].concat());
+    assert_eq!(read(&["t"]).lines().count(), 30);
+    assert_eq!(marks(), [(0, Some(10)); 3]);
+    // What was to be done with that failed. The next read ends before it comes to the other partitions.
+    assert_eq!(read(&["-n", "4", "t"]).lines().count(), 4);
+    logs.output(&["groups", "commit", "t", "g"]);
+    assert_eq!(marks(), [(4, None), (0, None), (0, None)]);
+    // Nor does one that came to no end leave a mark.
+    read(&["t"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut cut = logs.logd(&["cat", "-g", "g", "--no-commit", "t-2"]);
+    assert_eq!(cut.stdout(writer).status().unwrap().code(), Some(0));
+    assert_eq!(marks(), [(4, Some(10)), (0, Some(10)), (0, None)]);
+    // So it does where they are those of another log.
+    read(&["t-0", "t-1"]);
+    read(&["-n", "1", "t-0", "t-1"]);
+    assert_eq!(marks(), [(4, Some(5)), (0, None), (0, None)]);
+}
+
+#[test]
 fn filters_and_ends_of_ranges_move_the_position_over_what_they_leave_out() {
     let logs = Logs::with("l-0", &[]);
     logs.append("l-0", &["-k", "a", "--batch-records", "3"], &numbers(0..10));
@@ -98,6 +125,31 @@ fn what_stdout_did_not_take_is_not_committed() {
         assert_eq!(child.wait().unwrap().code(), Some(0));
         assert_eq!(position(&logs, "l-0", command), Some((0, None)));
     }
+    // Nor what would have gone through, had there been a reader.
+    logs.init("s-0", &[]);
+    logs.append("s-0", &[], &numbers(0..3));
+    for (group, words) in [
+        ("a", &["cat"][..]),
+        ("b", &["tail"]),
+        ("c", &["tail", "-f"]),
+        ("d", &["cat", "--no-commit"]),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut child = logs.logd(&[words, &["-g", group, "s-0"]].concat());
+        let mut child = child.stdout(writer).spawn().unwrap();
+        let ended = common::wait(&mut child, LONG).expect("it hangs");
+        assert_eq!(ended.code(), Some(0), "{words:?}");
+        assert_eq!(position(&logs, "s-0", group), Some((0, None)), "{words:?}");
+    }
+    // A reader that goes away while nothing comes may not have seen to what it got last.
+    let mut follower = logs.logd(&["tail", "-f", "-g", "idle", "--commit-every", "60s", "s-0"]);
+    let mut child = follower.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = [0; 6];
+    child.stdout.take().unwrap().read_exact(&mut line).unwrap();
+    let ended = common::wait(&mut child, LONG).expect("it hangs");
+    assert_eq!((ended.code(), &line), (Some(0), b"0\n1\n2\n"));
+    assert_eq!(position(&logs, "s-0", "idle"), Some((0, None)));
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut follower = logs.logd(&["tail", "-f", "-g", "full", "l-0"]);
     let ran = follower
@@ -321,6 +373,19 @@ fn damage_stops_a_group_and_its_position_stays_before_it() {
         "offsets 4..6 are lost",
     );
     assert_eq!(position(&logs, "l-0", "g"), Some((4, None)));
+    // Nor does a group go on elsewhere in a log that ends before its position.
+    logs.init("s-0", &[]);
+    logs.append("s-0", &["--batch-records", "5"], &numbers(0..10));
+    logs.output(&["cat", "-g", "g", "s-0"]);
+    std::fs::remove_file(logs.path("s-0/.logd/end")).unwrap();
+    let file = OpenOptions::new()
+        .write(true)
+        .open(logs.path("s-0").join(&logs.segments("s-0")[0]));
+    let file = file.unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    let says = "s-0: group g is at offset 10; the log ends at 5";
+    fails(&logs, &["cat", "-g", "g", "s-0"], 66, says);
+    assert_eq!(position(&logs, "s-0", "g"), Some((10, None)));
     // A damaged position is told, not taken for none.
     std::fs::write(logs.path("l-0/.logd/groups/g"), "1\nposition 4\n").unwrap();
     fails(&logs, &["cat", "-g", "g", "l-0"], 65, "damaged position");

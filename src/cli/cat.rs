@@ -6,6 +6,7 @@ use clap::{ArgMatches, Command};
 
 use super::{Context, Outcome, args, reading};
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::groups::Group;
 use crate::log::members::Share;
 use crate::ops::cat::{self, Cat, CatOptions};
 use crate::ops::consume::{self, Claim, GroupOptions};
@@ -123,11 +124,11 @@ fn run_group(
     };
     let (mut shares, mut claims) = (Vec::new(), Vec::new());
     let read = jobs.iter().try_for_each(|(partitions, how)| {
-        if !claims.is_empty() && cat.emitter.is_full() {
-            return Ok(());
-        }
         let mut share = Share::join(&host, &paths(partitions), how.name.clone(), how.as_member)?;
-        let read = read_share(&mut cat, partitions, &mut share, how, &mut claims);
+        let read = match !claims.is_empty() && cat.emitter.is_full() {
+            true => unmark_rest(&mut share),
+            false => read_share(&mut cat, partitions, &mut share, how, &mut claims),
+        };
         shares.push(share);
         read
     });
@@ -166,11 +167,18 @@ fn read_share(
         let (flow, claim) = cat.claimed(partition, group, how)?;
         claims.push(claim);
         if flow == Flow::Full {
-            break;
+            return unmark_rest(share);
         }
         groups = share.take(1)?;
     }
     Ok(())
+}
+
+/// Takes back the marks of partitions that this read does not come to. They are of a read before it, and
+/// whoever confirms this one has not seen to what that one delivered.
+fn unmark_rest(share: &mut Share) -> Result<()> {
+    let mut groups = share.take(usize::MAX)?;
+    groups.iter_mut().try_for_each(Group::unmark)
 }
 
 fn paths(partitions: &[Partition]) -> Vec<PathBuf> {

@@ -388,6 +388,9 @@ pub fn tell(ctx: &Context, note: &Note) -> bool {
                 ));
             }
         }
+        Note::Index(e) => ctx
+            .message
+            .explain(|| format!("{e}; the segment is read instead")),
         Note::NothingDurable(path) => ctx.message.warn(format!(
             "{}: nothing is known to be durable here yet; nothing is shown",
             path.display()

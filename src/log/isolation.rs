@@ -95,6 +95,14 @@ impl Feed {
         &mut self.reader
     }
 
+    /// Leaves out what lies below `offset`, where the caller knows that no transaction is open.
+    pub fn skip_to(&mut self, offset: Offset) {
+        if offset > self.reader.next_offset() {
+            self.before.clear();
+            self.reader.skip_to(offset);
+        }
+    }
+
     /// What comes next. At an open transaction that is the end; [`Feed::open`] tells of it.
     ///
     /// # Errors

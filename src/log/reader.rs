@@ -506,8 +506,14 @@ impl Reader {
             At::Sealed(segment) => (segment, false),
             At::Start => return Ok(Turn::End),
         };
-        if is_tail && behind == Resync::None && expected >= self.durable()? {
-            return Ok(Turn::End);
+        if is_tail && behind == Resync::None {
+            // Asked in this order: what is durable was written before, so a file that has not grown
+            // since its length was taken lacks it.
+            let (file, end) = (Arc::clone(scanner.file()), scanner.end());
+            let is_durable = expected < self.durable()?;
+            if !is_durable || end_of(&*file)? > end {
+                return Ok(Turn::End);
+            }
         }
         // The bytes were read before the proof was. In between an appender may have cut a torn batch and
         // written good ones in its place, so they are read once more after it.
@@ -1017,5 +1023,29 @@ mod tests {
                 assert!(expected.ends_with(&values), "{}", dir.display());
             }
         }
+    }
+
+    #[test]
+    fn a_batch_that_became_whole_and_durable_meanwhile_is_still_to_come() {
+        let log = TestLog::new("t-0");
+        let s = log.segment(0).batch(0, "a").batch(1, "b");
+        let whole = s.bytes.clone();
+        drop(s.cut(7).write());
+        let host: Arc<dyn Host> = Arc::new(crate::sys::RealHost);
+        let view = View::of(log.open()).unwrap();
+        let options = ReadOptions {
+            limits: Limits::default(),
+            skip_corrupt: false,
+        };
+        let wanted = Offset(0)..Offset::MAX;
+        let mut reader = Reader::new(Arc::clone(&host), view, wanted, options);
+        log.file("00000000000000000000.log", &whole);
+        let group = crate::log::groups::Group::open(&host, &log.path(), "g", true);
+        assert_eq!(group.unwrap().commit(Offset(2)).unwrap(), Offset(2));
+        assert!(matches!(reader.advance().unwrap(), Advance::Batch));
+        assert!(matches!(reader.advance().unwrap(), Advance::End));
+        while reader.refresh(true).unwrap() != Refresh::Nothing {}
+        assert!(matches!(reader.advance().unwrap(), Advance::Batch));
+        assert_eq!(reader.next_offset(), Offset(2));
     }
 }

@@ -56,6 +56,8 @@ pub enum Note {
     CutBack(PathBuf, Offset),
     /// Nothing is known to be durable in this log.
     NothingDurable(PathBuf),
+    /// An index that could have saved work is damaged, and was not used.
+    Index(Error),
     /// Recovery took this out of the log before a position could be stored.
     Lost(PathBuf, Vec<Lost>),
 }

@@ -98,8 +98,7 @@ impl Grep {
             Ok(plain) => self.found(emitter, log, meta, &plain, &found, sink).map(Ok),
             Err(defect) => Ok(Err(defect)),
         };
-        open.clear();
-        open.shrink_to(KEEP_BYTES);
+        give_back(&mut open);
         (self.open, self.found) = (open, found);
         shown
     }
@@ -128,15 +127,18 @@ impl Grep {
                 return Ok(flow);
             }
         }
-        Ok(match self.shower.is_full() {
-            true => Flow::Full,
-            false => Flow::More,
-        })
+        Ok(self.shower.flow())
     }
 }
 
 /// A buffer that one large batch has grown is given back above this.
 const KEEP_BYTES: usize = 1 << 20;
+
+/// Empties a buffer, and gives it back if it has grown.
+fn give_back(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.shrink_to(KEEP_BYTES);
+}
 
 /// Searches the partition with number `log` in the search, up to its end as it is now. The emitter of
 /// `cat` holds the search ([`Emitter::search`]).

@@ -28,7 +28,7 @@ use crate::format::batch::{Batch, BatchHeader};
 use crate::format::plain::Plain;
 use crate::log::isolation::Feed;
 use crate::log::reader::Advance;
-use crate::ops::cat::{Cat, meta};
+use crate::ops::cat::{Cat, Note, meta};
 use crate::ops::emit::Flow;
 use crate::ops::topic::Partition;
 
@@ -185,9 +185,11 @@ impl<'scope> Ahead<'_, '_, 'scope, '_> {
             if let Some(skips) = &mut skips {
                 let next = feed.reader().next_offset();
                 match skips.from(feed.reader().view(), next) {
-                    Ok(next) => feed.reader_mut().skip_to(next),
+                    Ok(next) => feed.skip_to(next),
                     Err(e) => break Err(e),
                 }
+                let damaged = skips.take_damaged().map(Note::Index);
+                damaged.for_each(|note| (self.cat.note)(note));
             }
             match feed.advance() {
                 Ok(Advance::Batch) => {}
@@ -401,6 +403,7 @@ fn window(query: &Query, finder: &mut Finder, job: Job) -> Done {
             }
         };
         if found.matches == 0 && query.want != Want::All {
+            super::give_back(&mut out);
             continue;
         }
         let kept = match () {
@@ -412,6 +415,7 @@ fn window(query: &Query, finder: &mut Finder, job: Job) -> Done {
             }
         };
         done.found.push((number, found, kept));
+        super::give_back(&mut out);
     }
     done
 }

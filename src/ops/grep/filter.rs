@@ -9,10 +9,11 @@
 //! that began in it must have ended in it.
 
 use super::find::{Query, Want};
-use crate::error::{ErrorKind, Result};
+use super::pattern::Pattern;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Limits, Offset};
 use crate::log::isolation::{Isolation, open_before};
-use crate::log::keys::{Found, Keys};
+use crate::log::keys::{Found, Keys, Open};
 use crate::log::listing::SegmentRef;
 use crate::log::view::View;
 
@@ -25,6 +26,8 @@ pub(super) struct Skips<'a> {
     limits: Limits,
     /// Up to here nothing is to be asked.
     asked: Offset,
+    /// Indexes that were found to be damaged.
+    damaged: Vec<Error>,
 }
 
 impl<'a> Skips<'a> {
@@ -41,7 +44,13 @@ impl<'a> Skips<'a> {
             isolation,
             limits: query.limits,
             asked: Offset::ZERO,
+            damaged: Vec::new(),
         }))
+    }
+
+    /// The indexes that were found to be damaged since this was last asked, each once.
+    pub(super) fn take_damaged(&mut self) -> impl Iterator<Item = Error> {
+        std::mem::take(&mut self.damaged).into_iter()
     }
 
     /// Where to go on from `next`: there, or behind segments that cannot match.
@@ -67,22 +76,39 @@ impl<'a> Skips<'a> {
     }
 
     /// Whether a record of the segment may match. It may if nothing tells.
-    fn may_match(&self, view: &View, segment: &SegmentRef) -> Result<bool> {
+    fn may_match(&mut self, view: &View, segment: &SegmentRef) -> Result<bool> {
         let found = match self.keys.find(view.log(), segment, &self.field) {
             Ok(Found::Sound(open)) => open,
-            Ok(Found::Nothing | Found::Damaged(_)) => return Ok(true),
+            Ok(Found::Nothing) => return Ok(true),
+            Ok(Found::Damaged(e)) => {
+                self.damaged.push(e);
+                return Ok(true);
+            }
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(true),
             Err(e) => return Err(e),
         };
-        let pattern = &self.query.pattern;
         // One that is damaged knows nothing.
-        if let Some(whole) = pattern.whole()
-            && !found.may_contain(whole).unwrap_or(true)
-        {
+        Ok(may_hold(&found, &self.query.pattern).unwrap_or_else(|e| {
+            self.damaged.push(e);
+            true
+        }))
+    }
+}
+
+/// Whether a segment may hold what every match holds.
+///
+/// # Errors
+/// The index is damaged.
+fn may_hold(index: &Open, pattern: &Pattern) -> Result<bool> {
+    if let Some(whole) = pattern.whole()
+        && !index.may_contain(whole)?
+    {
+        return Ok(false);
+    }
+    for text in pattern.texts() {
+        if !index.may_contain_text(text, pattern.ignores_case())? {
             return Ok(false);
         }
-        let ignore_case = pattern.ignores_case();
-        let holds = |text: &Vec<u8>| found.may_contain_text(text, ignore_case).unwrap_or(true);
-        Ok(pattern.texts().iter().all(holds))
     }
+    Ok(true)
 }

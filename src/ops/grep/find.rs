@@ -121,7 +121,7 @@ impl Finder {
         found.lines.clear();
         let plain = self.open(query, batch, out)?;
         let body = plain.body();
-        let whole = query.want != Want::All && !query.invert && query.pattern.is_loose_in(body);
+        let whole = query.want != Want::All && !query.invert && query.pattern.is_loose();
         if !whole {
             self.each(query, &plain, wanted, None, found)?;
         } else if self.direct > 0 {

@@ -17,8 +17,9 @@
 //! repeat without end repeats as little as it can.
 //!
 //! A pattern that may match nothing at all (`a*`, `^`) has no loose form: every field may match.
-//! Fields that are not stored as they are compared, [`Stored`], have one only for patterns
-//! that keep clear of the bytes at which the two differ.
+//! Of a field that may be stored otherwise than it is compared, [`Stored`], the loose pattern finds the
+//! byte that tells of that as well, and inside JSON there is one only for patterns that keep clear of
+//! what stands around the parts of an array or object.
 
 use regex_automata::Input;
 use regex_automata::meta::{BuildError, Cache, Config, Regex};
@@ -49,8 +50,19 @@ pub enum Stored {
     /// Inside JSON text: a string may be escaped, and white space stands between the parts of an
     /// array or object.
     Json,
-    /// In a cell of a row, where a quote is doubled.
+    /// In a cell of a row, where a quote is doubled, and may stand around any part.
     Cell,
+}
+
+impl Stored {
+    /// The byte without which a string or a cell is stored as it is compared.
+    fn escape(self) -> Option<u8> {
+        match self {
+            Stored::AsIs => None,
+            Stored::Json => Some(b'\\'),
+            Stored::Cell => Some(b'"'),
+        }
+    }
 }
 
 /// A compiled pattern.
@@ -58,8 +70,6 @@ pub enum Stored {
 pub struct Pattern {
     exact: Regex,
     loose: Option<Regex>,
-    /// The loose pattern may be asked only where there is no backslash.
-    no_backslash: bool,
     /// What every match holds, but for case if that is ignored.
     texts: Vec<Vec<u8>>,
     /// What a field that matches is.
@@ -96,7 +106,11 @@ impl Pattern {
         let loosened = loosened(&hir);
         let never_empty = loosened.properties().minimum_len() != Some(0);
         let usable = never_empty && keeps_clear(&loosened, stored);
-        let same = free && hir.properties().maximum_len().is_some();
+        let loosened = match stored.escape() {
+            None => loosened,
+            Some(escape) => Hir::alternation(vec![loosened, Hir::literal([escape])]),
+        };
+        let same = free && stored.escape().is_none() && hir.properties().maximum_len().is_some();
         let loose = match (usable, same) {
             (false, _) => None,
             (true, true) => Some(exact.clone()),
@@ -105,7 +119,6 @@ impl Pattern {
         Ok(Pattern {
             exact,
             loose,
-            no_backslash: stored == Stored::Json,
             texts,
             whole: whole(&hir),
             ignore_case: options.ignore_case,
@@ -149,9 +162,8 @@ impl Pattern {
     }
 
     /// Whether the bytes of a batch can be searched in place of its records.
-    pub fn is_loose_in(&self, body: &[u8]) -> bool {
-        let escaped = || self.no_backslash && memchr::memchr(b'\\', body).is_some();
-        self.loose.is_some() && !escaped()
+    pub fn is_loose(&self) -> bool {
+        self.loose.is_some()
     }
 
     /// The first loose match in `body` that begins at `from` or behind. No field matches that lies
@@ -278,14 +290,12 @@ fn loosened(hir: &Hir) -> Hir {
     }
 }
 
-/// Whether no match can hold a byte at which a field and what is stored of it differ. For JSON, a
-/// match without these lies inside one string, number or word, with white space only where it is
-/// part of a string; a backslash in the text around it is looked for at each search.
+/// Whether every match lies within one string, number or word of JSON, with white space only where it
+/// is part of a string.
 fn keeps_clear(hir: &Hir, stored: Stored) -> bool {
     let special: &[u8] = match stored {
-        Stored::AsIs => return true,
-        Stored::Json => b"\"\\[]{}:,",
-        Stored::Cell => b"\"",
+        Stored::AsIs | Stored::Cell => return true,
+        Stored::Json => b"\"[]{}:,",
     };
     let clear = |sub: &Hir| keeps_clear(sub, stored);
     match hir.kind() {
@@ -421,13 +431,14 @@ mod tests {
         for p in ["a,b", "a.b", r"\W", "[^a]", "\"", r"(?-u)\W", "a:"] {
             assert!(!loose(p, Stored::Json), "{p}");
         }
-        assert!(
-            loose("a,b", Stored::Cell)
-                && !loose("a\"b", Stored::Cell)
-                && !loose("a.", Stored::Cell)
-        );
-        let json = compiled("a", Stored::Json);
-        assert!(json.is_loose_in(b"{}") && !json.is_loose_in(br#"{"\u0061":1}"#));
+        let first = |p: &str, stored, body: &[u8]| {
+            let p = compiled(p, stored);
+            p.first_loose(&mut p.memory(), body, 0).map(|m| m.start)
+        };
+        assert_eq!(first("a", Stored::Json, b"{}"), None);
+        assert_eq!(first("a", Stored::Json, br#"{"\u0061":1}"#), Some(2));
+        assert_eq!(first("ab", Stored::Cell, b"x,\"a\"b"), Some(2));
+        assert_eq!(first("^a.b", Stored::Cell, b"x,acb"), Some(2));
     }
 
     #[test]

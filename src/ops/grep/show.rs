@@ -64,9 +64,12 @@ impl Shower {
         }
     }
 
-    /// Whether nothing more is to be shown of any log.
-    pub(super) fn is_full(&self) -> bool {
-        self.left == 0 && self.around.after == 0
+    /// Whether more matches are wanted. What is around the last one is no concern of a count.
+    pub(super) fn flow(&self) -> Flow {
+        match self.left {
+            0 => Flow::Full,
+            _ => Flow::More,
+        }
     }
 
     /// Takes up to as many matches as are left; tells how many.
@@ -185,7 +188,9 @@ impl Shower {
     ) {
         let from = place.next.saturating_sub(self.around.before);
         let from = from.max(place.shown.unwrap_or(0));
-        place.held.retain(|(number, _)| *number >= from);
+        while place.held.front().is_some_and(|(number, _)| *number < from) {
+            place.held.pop_front();
+        }
         for number in from.max(first)..place.next {
             let at = usize::try_from(number - first).unwrap_or(usize::MAX);
             let line = lines.get(at).map(|l| l.position as usize);

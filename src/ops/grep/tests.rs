@@ -264,6 +264,8 @@ fn what_is_stored_otherwise_than_it_is_compared_is_found() {
         ("json:/x", r"^\[\S*\]$", r#"{"x":[1 , 2]}"#),
         ("json:/x", "\"y\":", r#"{"x":{ "y" : 0}}"#),
         ("column:2", "b\"b", r#"a,"b""b""#),
+        ("column:1", "bc", r#""ab"cd,e"#),
+        ("column:2", "^ab$", r#"x,"a"b"#),
     ] {
         let records: [Fields; 1] = [[None, Some(value.as_bytes().to_vec()), None]];
         let stored = batch(&records, Codec::None);

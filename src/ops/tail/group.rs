@@ -202,3 +202,125 @@ impl Source {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Error, Result};
+    use crate::format::{Limits, Offset};
+    use crate::log::groups;
+    use crate::log::isolation::Isolation;
+    use crate::log::members::Name;
+    use crate::log::testing::TestLog;
+    use crate::ops::cat::CatOptions;
+    use crate::ops::consume::Start;
+    use crate::ops::emit::{EmitOptions, Emitter, Sink};
+    use crate::ops::output::Format;
+    use crate::ops::tail::{TailOptions, tail};
+    use crate::sys::{Host, RealHost};
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    const RECORDS: i64 = 200;
+
+    /// A reader that looks at the position whenever it gets something, and may fail once.
+    struct Reader {
+        log: PathBuf,
+        taken: i64,
+        /// From here on nothing arrives; it fails the first time.
+        fails_at: Option<(i64, ErrorKind)>,
+        has_failed: bool,
+    }
+
+    impl Reader {
+        fn position(&self) -> Offset {
+            let dir = RealHost.open_dir(&self.log.join(".logd")).unwrap();
+            let position = groups::read(&*dir, "g").unwrap();
+            position.map_or(Offset::ZERO, |p| p.next)
+        }
+    }
+
+    impl Sink for Reader {
+        fn write(&mut self, bytes: &[u8]) -> Result<()> {
+            assert!(self.position() <= Offset(self.taken));
+            let (at, kind) = self.fails_at.unwrap_or((i64::MAX, ErrorKind::Io));
+            if self.taken < at {
+                self.taken += memchr::memchr_iter(b'\n', bytes).count() as i64;
+                return Ok(());
+            }
+            match std::mem::replace(&mut self.has_failed, true) {
+                true => Ok(()),
+                false => Err(Error::new(kind, "it went away")),
+            }
+        }
+
+        fn pause(&mut self, _: Duration) -> Result<bool> {
+            assert!(self.position() <= Offset(self.taken));
+            Ok(true)
+        }
+    }
+
+    fn follow(fails_at: Option<(i64, ErrorKind)>) -> (Result<Ended>, Reader, Offset) {
+        let log = TestLog::new("t-0");
+        let mut segment = log.segment(0);
+        for base in (0..RECORDS).step_by(10) {
+            segment = segment.batch(base, &"v ".repeat(10));
+        }
+        drop(segment.write());
+        let options = TailOptions {
+            read: CatOptions {
+                range: words::Range::ALL,
+                clamp: false,
+                isolation: Isolation::Committed,
+                durable: false,
+                skip_corrupt: false,
+                reverse: false,
+                limits: Limits::default(),
+            },
+            last: None,
+            follow: true,
+            idle: Some(Duration::from_secs(2)),
+            pid: None,
+            deadline: None,
+            group: Some(GroupOptions {
+                name: Name {
+                    group: "g".into(),
+                    command: "test".into(),
+                    allow_network_fs: true,
+                },
+                start: Start::Earliest,
+                no_commit: false,
+                commit_every: Duration::ZERO,
+                as_member: false,
+                wait: Duration::ZERO,
+            }),
+            topics: Vec::new(),
+        };
+        let mut emitter = Emitter::new(&Format::Lines, EmitOptions::default()).unwrap();
+        let mut sink = Reader {
+            log: log.path(),
+            taken: 0,
+            fails_at,
+            has_failed: false,
+        };
+        let host: Arc<dyn Host> = Arc::new(RealHost);
+        let partitions = vec![Partition::at(&log.path())];
+        let (out, note) = (&mut sink, &mut |_| {});
+        let ended = tail(&host, partitions, &options, &mut emitter, out, note, None);
+        let stored = sink.position();
+        assert!(stored <= Offset(sink.taken), "{stored} of {}", sink.taken);
+        (ended, sink, stored)
+    }
+
+    #[test]
+    fn what_is_stored_never_runs_ahead_of_what_the_reader_got() {
+        let (ended, reader, stored) = follow(None);
+        assert_eq!(ended.unwrap(), Ended::Done);
+        assert_eq!((reader.taken, stored), (RECORDS, Offset(RECORDS)));
+        for kind in [ErrorKind::ClosedPipe, ErrorKind::Io] {
+            let (ended, reader, _) = follow(Some((50, kind)));
+            assert_eq!(ended.unwrap_err().kind(), kind);
+            assert!(reader.has_failed && reader.taken >= 50, "{}", reader.taken);
+        }
+    }
+}
