@@ -3,13 +3,15 @@
 #
 #   KILL_ROUNDS  rounds of SIGKILL to three appenders and two followers   (60; by hand 1000)
 #   CUT_ROUNDS   rounds with a power cut, on ext4 and on xfs each          (10; by hand 100)
+#   LIVE_ROUNDS  rounds of appends beside compact and retain, killed       (100; by hand 500)
 #   SEED         for the times and sizes                                   (now)
 #
-# The long form, before a release:  KILL_ROUNDS=1000 CUT_ROUNDS=100 tests/crash_loops.sh
+# The long form, before a release:  KILL_ROUNDS=1000 CUT_ROUNDS=100 LIVE_ROUNDS=500 tests/crash_loops.sh
 #
 # 1. kill: half of the rounds under --sync batch, half under never, which outlives a killed process.
 # 2. cut: --sync batch, on both filesystems.
-# 3. The counter-check: the same loop under --sync never must catch a loss, or it proves nothing.
+# 3. live: three appenders and three followers beside compact and retain in a loop (tests/live.rs).
+# 4. The counter-check: the same loop under --sync never must catch a loss, or it proves nothing.
 # Power cuts need root and loop devices; without them they are skipped, and it says so.
 set -uo pipefail
 repo=$(cd "$(dirname "$0")/.." && pwd)
@@ -44,6 +46,10 @@ obstacle() {
 }
 
 stage kill --rounds "${KILL_ROUNDS:-60}" --sync batch,never
+if (cd "$repo" && LOGD_LIVE_ROUNDS="${LIVE_ROUNDS:-100}" LOGD_SEED="${SEED:-$(date +%s)}" cargo test -q --test live -- --nocapture) >"$scratch/out" 2>&1
+then echo "crash_loops: live: $(grep -m1 rounds: "$scratch/out")"
+else echo "crash_loops: live: FAILED"; tail -n20 "$scratch/out"; failed=1
+fi
 for fs in ext4 xfs; do
   why=$(obstacle $fs)
   [ -z "$why" ] || { echo "crash_loops: cut-$fs: SKIPPED: $why"; continue; }

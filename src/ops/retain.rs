@@ -157,16 +157,17 @@ pub fn run(
     let has_work = |log: &LogDir| -> Result<bool> {
         Ok(plan(host.as_ref(), log.clone(), bounds)?.has_work(bounds.exact))
     };
-    let may_have_work = match has_work(&log) {
-        // A segment that went meanwhile, perhaps: who holds the lock knows.
-        Err(e) if e.kind() == ErrorKind::NotFound => true,
-        other => other?,
+    // A segment that went meanwhile, perhaps: who holds the lock knows.
+    let first = match has_work(&log) {
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        other => Some(other?),
     };
+    let may_have_work = first != Some(false);
     if !may_have_work && !maintenance::has_leftovers(&log)? {
         return Ok(None);
     }
     let mut m = Maintenance::open(host, path, options)?;
-    if !may_have_work || !has_work(m.log())? {
+    if !may_have_work || (first.is_none() && !has_work(m.log())?) {
         return Ok(None);
     }
     m.settle()?;
