@@ -77,3 +77,22 @@ fn digests_of_two_logs_show_only_what_differs() {
     let marks: Vec<&str> = ran.out.lines().map(|l| &l[..2]).collect();
     assert_eq!(marks, ["< ", "> "], "{ran:?}");
 }
+
+#[test]
+fn digests_name_the_segments_that_differ_and_no_others() {
+    let logs = Logs::with("a", &["--segment-size", "100"]);
+    logs.init("b", &["--segment-size", "100"]);
+    let options = ["--timestamp", "@1", "--batch-records", "1"];
+    for (log, third) in [("a", "c"), ("b", "C")] {
+        let input = format!("{0}a\n{0}b\n{0}{third}\n{0}d\n", "x".repeat(60));
+        logs.append(log, &options, &input);
+    }
+    let ran = logs.run(&["verify", "--digest", "a", "b"], b"");
+    assert_eq!((ran.code, ran.err.as_str()), (Some(1), ""), "{ran:?}");
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert_eq!(lines.len(), 2, "{ran:?}");
+    for (line, mark, log) in [(lines[0], "< ", "a-0"), (lines[1], "> ", "b-0")] {
+        let named = line.contains(&format!("{log}/00000000000000000002.log"));
+        assert!(line.starts_with(mark) && named, "{line}");
+    }
+}

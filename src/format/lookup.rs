@@ -402,6 +402,38 @@ impl<'a> Lookup<'a> {
         }
     }
 
+    /// Checks every block: checksums, a directory whose numbers rise up to the entries, entries in
+    /// order that lead to no place behind the last batch.
+    ///
+    /// # Errors
+    /// What is wrong, at which byte.
+    pub fn check(&self) -> Result<(), Defect> {
+        for number in self.header.directory_at()..self.header.file_bytes() / BLOCK_BYTES as u64 {
+            self.block(number)?;
+        }
+        let mut before = 0;
+        for i in 0..self.header.numbers() {
+            let number = self.number(i)?;
+            if number < before || number > self.header.entries {
+                let why = "numbers of the directory that fall";
+                return Err(Defect::new(BLOCK_BYTES, why));
+            }
+            before = number;
+        }
+        let mut before = 0;
+        for i in 0..self.header.entries {
+            let entry = self.entry(i)?;
+            let position = Position(u64::from(!(entry as u32)));
+            if entry < before || position > self.header.cover.last_position {
+                let at = self.header.table_position() + i / ENTRIES_PER_BLOCK * BLOCK_BYTES as u64;
+                let why = format!("entry {i} of the table is none of this segment");
+                return Err(Defect::new(usize::try_from(at).unwrap_or(usize::MAX), why));
+            }
+            before = entry;
+        }
+        Ok(())
+    }
+
     fn filter(&self) -> Option<Filter<'a>> {
         let lookup = *self;
         let at = self.header.filter_at();

@@ -252,6 +252,14 @@ impl Open {
         self.named(self.lookup().may_contain_text(text, ignore_case))
     }
 
+    /// Checks every byte of it.
+    ///
+    /// # Errors
+    /// `Data`: the index is damaged.
+    pub fn check(&self) -> Result<()> {
+        self.named(self.lookup().check())
+    }
+
     /// The error of an index that leads to where no batch is.
     pub fn misleads(&self, position: Position) -> Error {
         Error::data(format!("leads to byte {position}, where no batch begins")).at_path(&self.path)

@@ -62,6 +62,9 @@ impl<'a> LostFound<'a> {
     /// # Errors
     /// What the system answers; a file may then be there without an entry in the list.
     pub fn keep_bytes(&self, log: &dyn File, lost: &Lost) -> Result<()> {
+        if self.is_kept(log, lost).map_err(|e| self.error(e))? {
+            return Ok(());
+        }
         let stamp = self.host.wall_ms();
         let name = format!("{:020}.log.{}.{stamp}", lost.segment.0, lost.position);
         let copy = || -> io::Result<()> {
@@ -96,9 +99,15 @@ impl<'a> LostFound<'a> {
     pub fn keep_segment(&self, from: &dyn Dir, lost: &Lost) -> Result<()> {
         let stamp = self.host.wall_ms();
         let log = file_name(lost.segment, Kind::Log);
-        let name = format!("{log}.{stamp}");
         let moved = || -> io::Result<()> {
-            self.add(&name, lost)?;
+            let name = match self.promised(lost)? {
+                Some(name) => name,
+                None => {
+                    let name = format!("{log}.{stamp}");
+                    self.add(&name, lost)?;
+                    name
+                }
+            };
             // Derived from the log; worthless without it.
             for kind in [
                 Kind::OffsetIndex,
@@ -113,6 +122,54 @@ impl<'a> LostFound<'a> {
             from.sync()
         };
         moved().map_err(|e| self.error(e))
+    }
+
+    /// Whether these very bytes are in the list: whoever took them out was stopped before it was done.
+    fn is_kept(&self, log: &dyn File, lost: &Lost) -> io::Result<bool> {
+        for name in self.listed(lost)? {
+            match self.dir.open(&name, Access::Read) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                file => {
+                    if is_equal(&*file?, log, lost)? {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Files of the list that were taken from the same place.
+    fn listed(&self, lost: &Lost) -> io::Result<Vec<String>> {
+        let list = match read_state_file(self.dir.as_ref(), LIST, LIST_BYTES_MAX) {
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => None, // it is started anew
+            list => list?,
+        };
+        let list = list.unwrap_or_default();
+        let entries = list.split(|b| *b == b'\n').filter_map(|line| {
+            let entry: serde_json::Value = serde_json::from_slice(line).ok()?;
+            let same = entry.get("segment")?.as_i64()? == lost.segment.0
+                && entry.get("position")?.as_u64()? == lost.position.0
+                && entry.get("bytes")?.as_u64()? == lost.bytes;
+            let name = entry.get("file")?.as_str()?;
+            // What a redaction took away is no longer kept under that name.
+            let kept = entry.get("redacted").is_none();
+            (same && kept && !name.contains('/')).then(|| name.to_string())
+        });
+        Ok(entries.collect())
+    }
+
+    /// The name under which a segment is in the list without being there yet.
+    fn promised(&self, lost: &Lost) -> io::Result<Option<String>> {
+        let log = file_name(lost.segment, Kind::Log);
+        for name in self.listed(lost)? {
+            let whole = name.strip_prefix(&log).and_then(|n| n.strip_prefix('.'));
+            let whole = whole.is_some_and(|stamp| stamp.bytes().all(|b| b.is_ascii_digit()));
+            if whole && self.dir.stat(&name)?.is_none() {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 
     fn add(&self, name: &str, lost: &Lost) -> io::Result<()> {
@@ -208,4 +265,25 @@ fn mark(list: &[u8], names: &[String], redaction: &str) -> Vec<u8> {
         }
     }
     out
+}
+
+/// Whether `kept` is what stands in `log` at the place of `lost`.
+fn is_equal(kept: &dyn File, log: &dyn File, lost: &Lost) -> io::Result<bool> {
+    if kept.len()? != lost.bytes {
+        return Ok(false);
+    }
+    let (mut a, mut b) = (vec![0; COPY_BYTES], vec![0; COPY_BYTES]);
+    let mut done = 0;
+    while done < lost.bytes {
+        let n = kept.read_full_at(&mut a, done)?;
+        if n == 0 {
+            return Ok(false); // cut meanwhile
+        }
+        let mine = b.get_mut(..n).unwrap_or_default();
+        if log.read_full_at(mine, lost.position.0 + done)? != n || a.get(..n) != Some(&*mine) {
+            return Ok(false);
+        }
+        done += n as u64;
+    }
+    Ok(true)
 }

@@ -250,6 +250,9 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
             for finding in beside::check(self.env, end, self.epoch)? {
                 self.tell(&finding)?;
             }
+            for finding in beside::lookups(self.env, self.options.quick)? {
+                self.tell(&finding)?;
+            }
         }
         Ok(())
     }
@@ -303,6 +306,9 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
             next = view.sealed_at(first.base());
             if next.is_some_and(|n| n.base() < first.base()) {
                 self.reached = None; // one that was looked at before took in what follows
+            }
+            if self.reached.is_some_and(|r| r < view.start()) {
+                self.reached = None; // retention went past what was looked at
             }
         }
         Ok(())
@@ -419,7 +425,8 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
         // A gap that compaction left is below D; after a crash of the host one above it is a lost tail.
         let above = self.env.end.durable.is_some_and(|d| base > d);
         let jump = base - reached > i64::from(i32::MAX);
-        if base > reached && above && !jump && self.env.end.rebooted(self.env.host.boot_id()) {
+        let rebooted = self.env.end.rebooted(self.env.host.boot_id());
+        if base > reached && above && !jump && rebooted && self.is_above(base) {
             let why = format!("offsets {reached}..{base} before it are gone");
             let mut finding = self.env.finding(&name, 0, why);
             finding.offset = Some(reached);
@@ -429,6 +436,13 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
             self.gaps.push((name, reached..base));
         }
         Ok(())
+    }
+
+    /// Whether D is still below `base`: who makes a lawful gap publishes D past it first.
+    fn is_above(&self, base: Offset) -> bool {
+        let logd = self.env.log.dir().open_dir(files::LOGD_DIR);
+        let now = logd.and_then(|d| end::read(&*d));
+        !now.is_ok_and(|e| e.durable >= Some(base))
     }
 
     /// What is missing between segments.

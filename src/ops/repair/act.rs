@@ -12,6 +12,7 @@ use crate::format::names::{FileName, Kind, LEADER_EPOCH_CHECKPOINT, State, file_
 use crate::format::{Limits, Offset, Position};
 use crate::log::end::{self, EndHint};
 use crate::log::files;
+use crate::log::keys::{self, Keys};
 use crate::log::lock::LockFile;
 use crate::log::lost::{Lost, LostFound};
 use crate::log::maintenance::Maintenance;
@@ -61,11 +62,9 @@ fn read_back(m: &Maintenance, plan: &Plan) -> Result<()> {
             Error::io("the device still fails", e)
                 .at_path(m.log().path_of(&looked.segment.log_name()))
         };
-        looked
-            .file
-            .sync()
-            .map_err(|e| place(e).with_kind(ErrorKind::Io))?;
-        looked.file.drop_cache(0);
+        let file = looked.open(m.log())?;
+        file.sync().map_err(|e| place(e).with_kind(ErrorKind::Io))?;
+        file.drop_cache(0);
     }
     m.log()
         .dir()
@@ -165,6 +164,9 @@ impl Act<'_> {
     /// What comes last.
     fn finish(&self) -> Result<()> {
         self.snapshots()?;
+        if let Some(dir) = Keys::of(self.m.log())?.dir() {
+            keys::remove(dir.as_ref(), &self.plan.lookups)?;
+        }
         if self.plan.failed {
             let dir = self.m.logd_dir().as_ref();
             unlink_if_there(dir, files::FAILED)
@@ -192,7 +194,7 @@ impl Act<'_> {
         for t in &self.plan.taken_out {
             let looked = self.looked(t.at)?;
             keep.keep_bytes(
-                looked.file.as_ref(),
+                looked.open(self.m.log())?.as_ref(),
                 &Lost {
                     segment: looked.segment.base(),
                     position: t.bytes.start,
@@ -217,7 +219,7 @@ impl Act<'_> {
         if let Some(last) = self.plan.segments.last() {
             let name = last.segment.log_name();
             let file = dir.open(&name, Access::Write).map_err(fail)?;
-            if file.len().map_err(fail)? != last.file.len().map_err(fail)? {
+            if file.len().map_err(fail)? != last.len.0 {
                 let why = "the log grew under the repair";
                 return Err(Error::new(ErrorKind::Locked, why).at_path(m.path()));
             }
@@ -229,7 +231,7 @@ impl Act<'_> {
         match known.durable {
             Some(_) => {
                 for looked in &self.plan.segments {
-                    looked.file.sync().map_err(fail)?;
+                    looked.open(m.log())?.sync().map_err(fail)?;
                 }
                 dir.sync().map_err(fail)?;
             }
@@ -322,7 +324,8 @@ impl Act<'_> {
                 from: piece.bytes.start,
                 end: piece.bytes.end,
             };
-            let mut scanner = Scanner::new(looked.file.clone(), span, self.limits);
+            let file = looked.open(m.log())?;
+            let mut scanner = Scanner::new(file, span, self.limits);
             while let Step::Batch(_) = scanner.step()? {
                 if let Some(batch) = scanner.batch() {
                     epoch = batch.header().leader_epoch.max(epoch);
@@ -339,7 +342,7 @@ impl Act<'_> {
             let batch = Batch::check(&bytes).map_err(|d| Error::new(ErrorKind::Bug, d.reason))?;
             out.put(batch.header(), batch.bytes())?;
         }
-        let mtime = self.looked(rewrite.run.end - 1)?.file.meta();
+        let mtime = self.looked(rewrite.run.end - 1)?.open(m.log())?.meta();
         let mtime = mtime.map_err(|e| m.error("cannot stat", e))?.mtime_ms;
         let end = out.last_offset().map_or(last.base(), Offset::next);
         rewritten::add(
@@ -352,17 +355,13 @@ impl Act<'_> {
 
     fn move_away(&self, at: usize) -> Result<()> {
         let looked = self.looked(at)?;
-        let len = looked
-            .file
-            .len()
-            .map_err(|e| self.m.error("cannot stat", e))?;
         let keep = LostFound::open(self.m.host().as_ref(), self.m.logd_dir().as_ref())?;
         keep.keep_segment(
             self.m.log().dir().as_ref(),
             &Lost {
                 segment: looked.segment.base(),
                 position: Position(0),
-                bytes: len,
+                bytes: looked.len.0,
                 offset: looked.segment.base(),
                 reason: "nothing of it counts: its offsets are in other segments".to_string(),
             },
@@ -373,7 +372,7 @@ impl Act<'_> {
     fn make_indexes(&self, at: usize) -> Result<()> {
         let looked = self.looked(at)?;
         let mut indexes = Indexes::new(looked.segment.base());
-        derived::batches(looked, self.limits, |batch, position| {
+        derived::batches(self.m.log(), looked, self.limits, |batch, position| {
             indexes.note(batch.header(), position);
             Ok(())
         })?;

@@ -132,6 +132,22 @@ fn run(machine: &SimHost) -> Result<Report> {
 fn check(machine: &SimHost, intact: &[Vec<u8>], what: &str) {
     let report =
         run(machine).unwrap_or_else(|e| panic!("{what}: {e}\n{}", machine.trace().join("\n")));
+    let list = format!("{LOG}/.logd/lost+found/list.ndjson");
+    let list = machine.read_file(list).unwrap_or_default();
+    let entries = list.split(|b| *b == b'\n').filter(|l| !l.is_empty());
+    let places = entries.map(|line| {
+        let entry: serde_json::Value = serde_json::from_slice(line).unwrap();
+        let kept = format!("{LOG}/.logd/lost+found/{}", entry["file"].as_str().unwrap());
+        let kept = machine.read_file(&kept);
+        let kept = kept.unwrap_or_else(|_| panic!("{what}: listed, but not there: {entry}"));
+        assert_eq!(kept.len() as u64, entry["bytes"], "{what}: {entry}");
+        (entry["segment"].as_i64(), entry["position"].as_u64(), kept)
+    });
+    let places: Vec<_> = places.collect();
+    for (i, place) in places.iter().enumerate() {
+        let again = places[..i].contains(place);
+        assert!(!again, "{what}: kept twice: {:?}", (place.0, place.1));
+    }
     let there = batches(machine);
     for batch in intact {
         let base = Batch::check(batch).unwrap().header().base_offset;

@@ -23,10 +23,12 @@ const EPOCHS_BYTES_MAX: u64 = 1 << 20;
 /// # Errors
 /// The file cannot be read; those of `each`.
 pub fn batches(
+    log: &LogDir,
     looked: &Looked,
     limits: Limits,
     mut each: impl FnMut(&Batch<'_>, Position) -> Result<()>,
 ) -> Result<()> {
+    let file = looked.open(log)?;
     let strands = std::iter::once(&looked.scan.home).chain(&looked.scan.strays);
     for piece in strands.flat_map(|s: &Strand| &s.pieces) {
         let span = Span {
@@ -35,7 +37,7 @@ pub fn batches(
             from: piece.bytes.start,
             end: piece.bytes.end,
         };
-        let mut scanner = Scanner::new(looked.file.clone(), span, limits);
+        let mut scanner = Scanner::new(file.clone(), span, limits);
         while let Step::Batch(at) = scanner.step()? {
             if let Some(batch) = scanner.batch() {
                 each(&batch, at)?;
@@ -64,7 +66,7 @@ pub fn transactions(
     let (mut out, mut scratch) = (BTreeMap::new(), Scratch::new());
     for looked in segments {
         let mut mine = Vec::new();
-        batches(looked, limits, |batch, _| {
+        batches(log, looked, limits, |batch, _| {
             let header = batch.header();
             if header.is_transactional() {
                 mine.extend(aborted(&mut open, batch, &mut scratch, &limits));
@@ -120,7 +122,7 @@ pub fn epochs(env: &Env<'_>, segments: &[Looked], end: Offset) -> Result<Vec<Epo
     out.retain(|e| e.start <= end);
     for looked in segments {
         let place = |e: Error| e.at_path(env.log.path_of(&looked.segment.log_name()));
-        batches(looked, env.limits, |batch, _| {
+        batches(env.log, looked, env.limits, |batch, _| {
             let (epoch, start) = (batch.header().leader_epoch, batch.header().base_offset);
             if epoch >= 0 && out.last().is_none_or(|l| epoch > l.epoch) {
                 // As a broker does: a higher epoch from here on leaves no room for others.

@@ -2,7 +2,7 @@
 
 use super::Loss;
 use super::scan::{Cut, Piece, Scan, Strand, scan};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::EpochStart;
 use crate::format::index::RELATIVE_MAX;
 use crate::format::names::{self, FileName, Kind, State};
@@ -11,22 +11,34 @@ use crate::log::end::{self, End};
 use crate::log::files;
 use crate::log::listing::{LogDir, SegmentRef, end_of};
 use crate::ops::throttle::Throttle;
-use crate::ops::verify::segment::{Report as Checked, Task, check};
+use crate::ops::verify::segment::{Report as Checked, Task, Torn, check};
 use crate::ops::verify::{Env, Severity, beside, gaps};
 use crate::segment::active::RELATIVE_OFFSET_MAX;
+use crate::segment::scan::{Scanner, Span, Step};
 use crate::sys::{File, Host};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often segments may go while they are looked at.
+const RETRIES_MAX: usize = 16;
+/// How long half a batch at the end may be one that is being written. Cutting it is left to recovery
+/// under the append lock anyway; this is about what is told.
+const SETTLE: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 500 });
+/// Between two looks at it.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Nobody is at work on a file that was last written longer ago than this.
+const QUIET_MS: i64 = 5_000;
 
 /// A segment as it was looked at.
 pub struct Looked {
     /// Which one.
     pub segment: SegmentRef,
-    /// Its log file.
-    pub file: Arc<dyn File>,
+    /// How long its log file was.
+    pub len: Position,
     /// Its parts; for a segment with nothing wrong in its log, all of it as one.
     pub scan: Scan,
     /// It has no damage in its log.
@@ -102,6 +114,8 @@ pub struct Plan {
     pub txns: BTreeSet<usize>,
     /// Producer snapshots that are removed, and whether they are made anew.
     pub snapshots: Vec<(Offset, bool)>,
+    /// Look-up indexes that are damaged, which go: `logd index` makes them anew.
+    pub lookups: Vec<String>,
     /// The leader epochs as they should be.
     pub epochs: Option<Vec<EpochStart>>,
     /// D is published past the end: after a reboot the gaps below it would look like lost tails.
@@ -121,6 +135,17 @@ pub struct Plan {
 /// # Errors
 /// `Data` if not even the directory can be understood; else what reading may meet.
 pub fn make(host: &dyn Host, log: &LogDir, limits: Limits) -> Result<Plan> {
+    // Without a lock, segments may go or be replaced meanwhile.
+    for _ in 0..RETRIES_MAX {
+        match make_once(host, log, limits) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            made => return made,
+        }
+    }
+    make_once(host, log, limits)
+}
+
+fn make_once(host: &dyn Host, log: &LogDir, limits: Limits) -> Result<Plan> {
     let fail = |e| Error::io("cannot look into .logd", e).at_path(log.dir().path());
     let (end, failed) = match log.dir().open_dir(files::LOGD_DIR) {
         Ok(dir) => (
@@ -150,6 +175,7 @@ pub fn make(host: &dyn Host, log: &LogDir, limits: Limits) -> Result<Plan> {
         indexes: BTreeSet::new(),
         txns: BTreeSet::new(),
         snapshots: Vec::new(),
+        lookups: Vec::new(),
         epochs: None,
         raise_durable: false,
         gaps: Vec::new(),
@@ -169,11 +195,22 @@ pub fn make(host: &dyn Host, log: &LogDir, limits: Limits) -> Result<Plan> {
     Ok(plan)
 }
 
-/// A segment's log file, how far it counts, and what a check of it came to.
-type Opened = (Arc<dyn File>, Position, Checked);
+impl Looked {
+    /// Opens its log file. It is not kept open: a log may have more segments than a process may have
+    /// files.
+    ///
+    /// # Errors
+    /// As [`LogDir::open_file`].
+    pub fn open(&self, log: &LogDir) -> Result<Arc<dyn File>> {
+        log.open_file(&self.segment.log_name())
+    }
+}
+
+/// How far a segment's log file counts, and what a check of it came to.
+type Counted = (Position, Checked);
 
 /// Checks every segment, some at once.
-fn look(env: &Env<'_>, segments: &[SegmentRef]) -> Result<Vec<Opened>> {
+fn look(env: &Env<'_>, segments: &[SegmentRef]) -> Result<Vec<Counted>> {
     let pool = rayon::ThreadPoolBuilder::new().build();
     let pool = pool.map_err(|e| Error::io("cannot start threads", std::io::Error::other(e)))?;
     let last = segments.last().map(|s| s.base());
@@ -188,9 +225,44 @@ fn look(env: &Env<'_>, segments: &[SegmentRef]) -> Result<Vec<Opened>> {
             full: true,
             wanted: Offset(i64::MIN)..Offset::MAX,
         };
-        Ok((file, end, check(env, &task)?))
+        let mut report = check(env, &task)?;
+        let written = match &report.torn {
+            Some(torn) => appended_since(env, &file, s.base(), torn)?,
+            None => None,
+        };
+        if written.is_some() {
+            report.torn = None;
+        }
+        Ok((written.unwrap_or(end), report))
     };
     pool.install(|| segments.par_iter().map(one).collect())
+}
+
+/// What was no whole batch at the end may have been one that was being written: where it begins, if
+/// it is whole by now.
+fn appended_since(
+    env: &Env<'_>,
+    file: &Arc<dyn File>,
+    base: Offset,
+    torn: &Torn,
+) -> Result<Option<Position>> {
+    let fail = |e| Error::io("cannot stat", e);
+    let began = Instant::now();
+    let written = file.meta().map_err(fail)?.mtime_ms;
+    let recent = env.host.wall_ms().saturating_sub(written).abs() < QUIET_MS;
+    while recent && began.elapsed() < SETTLE {
+        std::thread::sleep(PAUSE);
+        let span = Span {
+            base,
+            next: torn.next,
+            from: torn.position,
+            end: end_of(&**file)?,
+        };
+        if let Step::Batch(_) = Scanner::new(file.clone(), span, env.limits).step()? {
+            return Ok(Some(torn.position));
+        }
+    }
+    Ok(None)
 }
 
 impl Plan {
@@ -204,6 +276,7 @@ impl Plan {
             && self.indexes.is_empty()
             && self.txns.is_empty()
             && self.snapshots.is_empty()
+            && self.lookups.is_empty()
             && self.gaps.is_empty();
         nothing
             && !self.failed
@@ -217,11 +290,11 @@ impl Plan {
         &mut self,
         env: &Env<'_>,
         segments: &[SegmentRef],
-        reports: Vec<Opened>,
+        reports: Vec<Counted>,
     ) -> Result<Option<(i32, Offset)>> {
         let (mut reached, mut epoch) = (None::<Offset>, None::<(i32, Offset)>);
         let mut txns = crate::ops::verify::indexes::Transactions::default();
-        for (i, (segment, (file, len, report))) in segments.iter().zip(reports).enumerate() {
+        for (i, (segment, (len, report))) in segments.iter().zip(reports).enumerate() {
             let base = segment.base();
             let next_base = segments.get(i + 1).map(|s| s.base());
             let lies = |kinds: &[Kind]| {
@@ -241,8 +314,14 @@ impl Plan {
                 self.bad_swaps.push(segment.log);
             }
             let mut scan = match damaged {
-                true => scan(&file, base, reached.unwrap_or(base), len, env.limits)
-                    .map_err(|e| e.at_path(env.log.path_of(&segment.log_name())))?,
+                true => scan(
+                    &env.log.open_file(&segment.log_name())?,
+                    base,
+                    reached.unwrap_or(base),
+                    len,
+                    env.limits,
+                )
+                .map_err(|e| e.at_path(env.log.path_of(&segment.log_name())))?,
                 false => whole(&report, base, len),
             };
             if hole && scan.home.cuts.is_empty() {
@@ -269,7 +348,7 @@ impl Plan {
             let lying_index = lies(&[Kind::OffsetIndex, Kind::TimeIndex]) || !ahead.is_empty();
             self.segments.push(Looked {
                 segment: *segment,
-                file,
+                len,
                 scan,
                 is_sound: !damaged,
                 lying_index,
@@ -663,6 +742,10 @@ impl Plan {
             } else if name != files::FAILED {
                 self.left.push((finding.path, finding.reason));
             }
+        }
+        for finding in beside::lookups(env, false)? {
+            let name = finding.path.file_name().and_then(|n| n.to_str());
+            self.lookups.extend(name.map(str::to_string));
         }
         if epochs_lie {
             self.epochs = Some(super::derived::epochs(env, &self.segments, end)?);

@@ -89,6 +89,10 @@ impl Plan {
             };
             steps.push(Step::new(file_name(*at, Kind::Snapshot), what));
         }
+        for name in &self.lookups {
+            let what = "remove: damaged, and logd index makes it anew";
+            steps.push(Step::new(format!(".logd/keys/{name}"), what));
+        }
         if self.raise_durable {
             let what = "publish what follows the gap as durable";
             steps.push(Step::new(".logd/end", what));

@@ -6,6 +6,7 @@ use crate::format::names::{self, FileName, Kind, State};
 use crate::format::{Defect, Offset, checkpoint, snapshot};
 use crate::log::files;
 use crate::log::groups;
+use crate::log::keys::{Found, Keys};
 use crate::log::listing::read_small;
 use crate::log::redactions;
 use crate::log::view::View;
@@ -316,6 +317,49 @@ fn ours(env: &Env<'_>, out: &mut Vec<Finding>) -> Result<()> {
     }
     out.sort_by_key(|f| f.severity == Severity::Warning);
     Ok(())
+}
+
+/// Look-up indexes that are damaged; of those, only headers with `quick`. One of a segment that has
+/// been replaced since is void, and no problem.
+///
+/// # Errors
+/// What reading may meet.
+pub fn lookups(env: &Env<'_>, quick: bool) -> Result<Vec<Finding>> {
+    let keys = Keys::of(env.log)?;
+    let Some(dir) = keys.dir() else {
+        return Ok(Vec::new());
+    };
+    let segments = env.log.segments()?;
+    let mut out = Vec::new();
+    for (name, base, _) in keys.names()? {
+        let checked = keys.header(&name).and_then(|found| {
+            let segment = segments.iter().find(|s| s.base() == base);
+            let (Some((header, bytes)), Some(segment), false) = (found, segment, quick) else {
+                return Ok(());
+            };
+            env.throttle.spend(bytes);
+            match keys.find(env.log, segment, &header.field)? {
+                Found::Sound(open) => open.check(),
+                Found::Damaged(e) => Err(e),
+                Found::Nothing => Ok(()),
+            }
+        });
+        match checked {
+            Err(e) if e.kind() == ErrorKind::Data => {
+                let at = usize::try_from(e.position().unwrap_or(0)).unwrap_or(usize::MAX);
+                out.push(self::at(
+                    env,
+                    dir.as_ref(),
+                    &name,
+                    Defect::new(at, e.what()),
+                ));
+            }
+            // Its segment went meanwhile, or it may not be read by us.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Permission) => {}
+            checked => checked?,
+        }
+    }
+    Ok(out)
 }
 
 /// `1`, then `COUNT OFFSET`.

@@ -319,3 +319,41 @@ fn digests_tell_copies_from_others() {
     assert_eq!(records, hashes(&cut, Over::Records));
     assert_ne!(records, hashes(&other, Over::Records));
 }
+
+#[test]
+fn retention_that_overtakes_the_check_is_no_alarm() {
+    for kept in [3, 1] {
+        let log = TestLog::new("x-0");
+        let host: Arc<dyn Host> = Arc::new(RealHost);
+        let mut writer = writer(&host, &log.path(), false);
+        for _ in 0..24 {
+            append(&mut writer, 40_000);
+        }
+        writer.syncer().sync_to(Offset(24)).unwrap();
+        writer.close().unwrap();
+        let segments = log.open().segments().unwrap();
+        let gone = &segments[..segments.len() - kept];
+        let (mut found, mut done) = (Vec::new(), false);
+        let told = verify(
+            &RealHost,
+            &Partition::at(&log.path()),
+            &Options::default(),
+            &Throttle::new(None),
+            &mut |f| {
+                found.push(format!("{f:?}"));
+                Ok(())
+            },
+            &mut |_, _| {
+                if !std::mem::replace(&mut done, true) {
+                    for s in gone {
+                        for kind in [Kind::Log, Kind::OffsetIndex, Kind::TimeIndex] {
+                            std::fs::remove_file(log.path().join(s.index_name(kind))).unwrap();
+                        }
+                    }
+                }
+            },
+        );
+        assert!(done && told.unwrap().segments < 24);
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}
