@@ -265,6 +265,14 @@ fn appended_since(
     Ok(None)
 }
 
+/// Every batch and every damaged place of a segment whose first offset should be `from` or above.
+fn scan_of(env: &Env<'_>, segment: &SegmentRef, from: Offset, len: Position) -> Result<Scan> {
+    let name = segment.log_name();
+    let file = env.log.open_file(&name)?;
+    scan(&file, segment.base(), from, len, env.limits)
+        .map_err(|e| e.at_path(env.log.path_of(&name)))
+}
+
 impl Plan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
@@ -314,14 +322,7 @@ impl Plan {
                 self.bad_swaps.push(segment.log);
             }
             let mut scan = match damaged {
-                true => scan(
-                    &env.log.open_file(&segment.log_name())?,
-                    base,
-                    reached.unwrap_or(base),
-                    len,
-                    env.limits,
-                )
-                .map_err(|e| e.at_path(env.log.path_of(&segment.log_name())))?,
+                true => scan_of(env, segment, reached.unwrap_or(base), len)?,
                 false => whole(&report, base, len),
             };
             if hole && scan.home.cuts.is_empty() {
