@@ -288,8 +288,9 @@ impl Built {
 /// own order, whose last offset is that of `built`. Durable on return.
 ///
 /// # Errors
-/// `Bug` for sources that it does not replace; else what the system answers: the log is then the old
-/// one or the new one, as readers see it, and [`Maintenance::clear_leftovers`] makes it so.
+/// `Bug` for sources that it does not replace, `Data` if their offsets run into the next segment; else
+/// what the system answers: the log is then the old one or the new one, as readers see it, and
+/// [`Maintenance::clear_leftovers`] makes it so.
 pub fn replace(maintenance: &Maintenance, built: &Built, sources: &[SegmentRef]) -> Result<()> {
     let all = maintenance.segments()?;
     let at = all.iter().position(|s| Some(s) == sources.first());
@@ -303,7 +304,16 @@ pub fn replace(maintenance: &Maintenance, built: &Built, sources: &[SegmentRef])
             "only sealed segments are replaced",
         ));
     };
-    if run != Some(sources) || first.base() != built.base || last >= next.base() {
+    if last >= next.base() {
+        // What the sources hold is not ours to vouch for.
+        let why = format!(
+            "offset {last} lies in the next segment, which begins at {}",
+            next.base()
+        );
+        let path = maintenance.log().path_of(&first.log_name());
+        return Err(Error::data(why).at_path(path));
+    }
+    if run != Some(sources) || first.base() != built.base {
         let why = "a segment that does not take the place of these";
         return Err(Error::new(ErrorKind::Bug, why).at_offset(built.base.0));
     }

@@ -131,7 +131,6 @@ pub type Listing = BTreeMap<PathBuf, Entry>;
 pub struct Entry {
     mode: u32,
     inode: u64,
-    links: u64,
     len: u64,
     /// Nanoseconds since 1970.
     modified: i128,
@@ -159,7 +158,6 @@ pub fn list(root: &Path) -> Listing {
         let entry = Entry {
             mode: meta.mode(),
             inode: meta.ino(),
-            links: meta.nlink(),
             len: if meta.is_dir() { 0 } else { meta.len() },
             modified: i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
             content,
