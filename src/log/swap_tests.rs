@@ -387,3 +387,25 @@ fn a_transaction_index_is_what_was_put_in() {
     let meta = dir.stat("00000000000000000000.log").unwrap().unwrap();
     assert_eq!(meta.mtime_ms, 5_000);
 }
+
+#[test]
+fn offsets_that_run_into_the_next_segment_are_damage() {
+    let machine = machine();
+    let host: Arc<dyn Host> = Arc::new(machine.process());
+    let m = Maintenance::open(&host, Path::new(LOG), &options()).unwrap();
+    let segments = m.segments().unwrap();
+    let mut out = Output::begin(&m, Offset(0)).unwrap();
+    for segment in &segments[..2] {
+        let file = m.log().open_file(&segment.log_name()).unwrap();
+        let span = Span::whole(segment.base(), file.len().unwrap());
+        let mut scanner = Scanner::new(file, span, Limits::default());
+        while let Scan::Batch(batch, _) = scanner.next().unwrap() {
+            out.put(batch.header(), batch.bytes()).unwrap();
+        }
+    }
+    let built = out.finish(5_000).unwrap();
+    let before = files(&machine);
+    let e = replace(&m, &built, &segments[..1]).unwrap_err();
+    assert_eq!(e.kind(), crate::error::ErrorKind::Data);
+    assert_eq!(files(&machine), before);
+}
