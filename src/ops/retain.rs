@@ -342,6 +342,14 @@ fn cut_first(m: &Maintenance, plan: &Plan) -> Result<Offset> {
     let (segment, at) = (stretch.segment, plan.edge.offset.ok_or_else(bug)?);
     let log = m.log();
     let place = log.path_of(&segment.log_name());
+    if at > stretch.end {
+        // A wrapper of magic 0 or 1 holds larger offsets than its own: what to keep cannot be told.
+        let why = format!(
+            "offset {at} lies in the next segment, which begins at {}",
+            stretch.end
+        );
+        return Err(Error::data(why).at_path(&place));
+    }
     let file = log.open_file(&segment.log_name())?;
     let meta = file
         .meta()

@@ -491,3 +491,38 @@ fn producers_of_deleted_segments_are_kept() {
         assert_eq!(all.get(7), Some(&entry), "{policy:?}");
     }
 }
+
+#[test]
+fn a_wrapper_that_lies_about_its_offsets_is_damage() {
+    let mut inner = Vec::new();
+    for offset in 0..9i64 {
+        inner.extend_from_slice(&message(offset, 0, b"v"));
+    }
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &inner).unwrap();
+    let log = TestLog::new("t-0");
+    log.segment(0)
+        .raw(&message(0, 1, &gzip.finish().unwrap()))
+        .write();
+    let bounds = Bounds {
+        records: Some(3),
+        exact: true,
+        ..Bounds::default()
+    };
+    let e = run(&host(), &log.path(), &bounds, &options()).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Data, "{e}");
+}
+
+/// A magic 0 message.
+fn message(offset: i64, attributes: u8, value: &[u8]) -> Vec<u8> {
+    let mut checked = vec![0, attributes];
+    checked.extend_from_slice(&(-1i32).to_be_bytes());
+    checked.extend_from_slice(&i32::try_from(value.len()).unwrap().to_be_bytes());
+    checked.extend_from_slice(value);
+    let mut out = offset.to_be_bytes().to_vec();
+    let size = i32::try_from(checked.len() + 4).unwrap();
+    out.extend_from_slice(&size.to_be_bytes());
+    out.extend_from_slice(&crc32fast::hash(&checked).to_be_bytes());
+    out.extend_from_slice(&checked);
+    out
+}
