@@ -409,3 +409,55 @@ fn offsets_that_run_into_the_next_segment_are_damage() {
     assert_eq!(e.kind(), crate::error::ErrorKind::Data);
     assert_eq!(files(&machine), before);
 }
+
+/// Each step is in the directory for good before the next one begins, the first one after what is
+/// replaced is durable.
+#[test]
+fn every_step_of_a_replacement_is_synced_before_the_next() {
+    let machine = machine();
+    let before = machine.trace().len();
+    work(&machine).unwrap();
+    let trace = machine.trace();
+    let step = |line: &String| {
+        let (_, what) = line.split_once(' ')?;
+        let (verb, rest) = what.split_once(' ')?;
+        let is_here = rest.trim_end() == LOG;
+        let is_segment = rest.starts_with(&format!("{LOG}/0"));
+        match verb {
+            "rename" if rest.ends_with(".cleaned") => Some("cleaned"),
+            "rename" if rest.ends_with(".swap") => Some("swap"),
+            "rename" if is_segment => Some("plain"),
+            "unlink" if is_segment => Some("unlink"),
+            _ if verb.contains("sync") && is_here => Some("sync"),
+            _ => None,
+        }
+    };
+    let mut steps: Vec<&str> = trace[before..].iter().filter_map(step).collect();
+    steps.dedup();
+    let first = steps.iter().position(|s| *s == "cleaned").unwrap();
+    let want = [
+        "cleaned", "sync", "swap", "sync", "unlink", "sync", "plain", "sync",
+    ];
+    assert_eq!(steps[first..], want, "{:#?}", &trace[before..]);
+}
+
+#[test]
+fn what_is_replaced_is_durable_first() {
+    let machine = machine();
+    let host: Arc<dyn Host> = Arc::new(machine.process());
+    // As if D had not been published for a while.
+    let dir = machine.open_dir(Path::new(LOG)).unwrap();
+    let own = dir.open_dir(".logd").unwrap();
+    let next = LogDir::open(&machine, Path::new(LOG)).unwrap();
+    let next = next.segments().unwrap()[4].base();
+    let file = own.open("end", crate::sys::Access::Write).unwrap();
+    let known = crate::log::end::read(own.as_ref()).unwrap();
+    let boot = host.boot_id();
+    let sequence = known.durable_sequence + 1;
+    crate::log::end::write_durable(file.as_ref(), sequence, boot, Offset(1)).unwrap();
+    work(&machine).unwrap();
+    let cut = machine.power_cut(1, Policy::KeepNothing);
+    let own = cut.open_dir(Path::new(&format!("{LOG}/.logd"))).unwrap();
+    let known = crate::log::end::read(own.as_ref()).unwrap();
+    assert!(known.durable >= Some(next), "{known:?}");
+}

@@ -12,6 +12,7 @@ use crate::format::names;
 use crate::format::{Defect, Limits, Offset, Position, TimestampMs};
 use crate::log::broker::checkpointed;
 use crate::log::listing::{LogDir, SegmentRef};
+use crate::log::rewritten::{self, Reason};
 use crate::log::view::View;
 use crate::log::{end, files};
 use crate::segment::scan::{HeaderWalk, Resync, Span, Tail, Walk, resync};
@@ -129,6 +130,7 @@ fn survey_once(
     let cleaned = log
         .parent()
         .and_then(|p| checkpointed(&**p, names::CLEANER_CHECKPOINT, log.name()));
+    let cleaned = cleaned.max(compacted(&log));
     let mut segments: Vec<SegmentInfo> = Vec::with_capacity(refs.len());
     let mut counter = Counter::new(earliest, cleaned.unwrap_or(earliest).max(earliest));
     for (i, segment) in refs.iter().enumerate() {
@@ -142,6 +144,14 @@ fn survey_once(
         end: end.max(earliest),
         segments,
     })
+}
+
+/// Behind the last offset that a compaction of ours wrote again; whatever is before it was judged.
+fn compacted(log: &LogDir) -> Option<Offset> {
+    let own = log.dir().open_dir(files::LOGD_DIR).ok()?;
+    let all = rewritten::read(own.as_ref()).ok()?;
+    let ours = all.into_iter().filter(|r| r.reason == Reason::Compact);
+    ours.map(|r| r.offsets.end).max()
 }
 
 /// Log start and log end offset, found by the last segment's index.

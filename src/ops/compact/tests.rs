@@ -691,3 +691,28 @@ fn what_recovery_takes_out_supersedes_nothing() {
     }
     assert!(moved > 10, "{moved}");
 }
+
+/// Else the range of an unfinished replacement would be too short, and a removed key could return.
+#[test]
+fn a_replacement_ends_where_what_it_replaces_did() {
+    let data = |keys: &[u8]| Step::Data(keys.iter().map(|k| (Some(*k), true)).collect(), 0);
+    let (last, roll) = (data(&[1]), Step::Roll);
+    let machine = Made::of(&[
+        data(&[2]),
+        last.clone(),
+        roll.clone(),
+        last.clone(),
+        roll,
+        last,
+    ])
+    .write();
+    compact(&machine, &plan()).unwrap();
+    let log = LogDir::open(&machine, Path::new(LOG)).unwrap();
+    let segments = log.segments().unwrap();
+    assert!(segments.len() > 1);
+    for pair in segments.windows(2) {
+        let file = log.open_file(&pair[0].log_name()).unwrap();
+        let last = crate::log::swap::last_offset_checked(file, pair[0].base()).unwrap();
+        assert_eq!(last.unwrap().next(), pair[1].base());
+    }
+}

@@ -477,6 +477,12 @@ fn producers_of_deleted_segments_are_kept() {
     let host: Arc<dyn Host> = Arc::new(machine.process());
     let mut writer = Writer::open(&host, Path::new(LOG), writer_options(400)).unwrap();
     let mut hold = writer.hold().unwrap();
+    let mut b = crate::format::builder::BatchBuilder::begin(Vec::new());
+    b.push(TimestampMs(1), &crate::format::record::NewRecord::default());
+    let (bytes, sealed) = b.seal(&crate::format::builder::Seal::default());
+    let batches = vec![sealed];
+    let mut chunk = crate::format::builder::Chunk { bytes, batches };
+    assert!(hold.append(&mut chunk, false).error.is_none());
     let base = hold.roll().unwrap();
     hold.release().unwrap();
     let bounds = Bounds {
@@ -487,7 +493,10 @@ fn producers_of_deleted_segments_are_kept() {
     for policy in [Policy::KeepAll, Policy::KeepNothing] {
         let cut = machine.power_cut(1, policy);
         let log = LogDir::open(&cut, Path::new(LOG)).unwrap();
-        let all = Producers::load(&log, Offset(30), &Limits::default()).unwrap();
+        let host: Arc<dyn Host> = Arc::new(cut.process());
+        let mut m = Maintenance::open(&host, Path::new(LOG), &options()).unwrap();
+        let end = m.settle().unwrap();
+        let all = Producers::load(&log, end, &Limits::default()).unwrap();
         assert_eq!(all.get(7), Some(&entry), "{policy:?}");
     }
 }
