@@ -39,12 +39,14 @@ mod init;
 mod ls;
 mod maintain;
 pub mod man;
+mod merge;
 pub mod message;
 pub mod progress;
 pub mod reading;
 mod redact;
 mod repair;
 mod retain;
+mod split;
 pub mod stdio;
 pub mod table;
 mod tail;
@@ -191,6 +193,20 @@ const COMMANDS: &[Entry] = &[
         about: "remove what must not be kept",
         command: redact::command,
         run: redact::run,
+    },
+    Entry {
+        name: "split",
+        job: Job::Move,
+        about: "one log into several",
+        command: split::command,
+        run: split::run,
+    },
+    Entry {
+        name: "merge",
+        job: Job::Move,
+        about: "several logs in one order",
+        command: merge::command,
+        run: merge::run,
     },
     Entry {
         name: "completions",

@@ -18,6 +18,7 @@
 //! | [`recovery`] | a log that crashed made appendable: torn tail against corruption |
 //! | [`lost`] | `.logd/lost+found` |
 //! | [`sync`], [`failed`] | the sync queue and D; the mark of a failed sync |
+//! | [`fresh`] | a log that is written for the first time, where nobody looks yet |
 //! | [`maintenance`], [`swap`] | the maintenance lock; replacing sealed segments, and finishing what a crash left |
 //! | [`rewritten`], [`redactions`] | which offsets maintenance has changed; what was removed on request |
 //! | [`broker`] | living beside a Kafka broker |
@@ -38,6 +39,7 @@ pub mod end;
 pub mod epoch;
 pub mod failed;
 pub mod files;
+pub mod fresh;
 pub mod groups;
 pub mod isolation;
 pub mod keys;

@@ -265,6 +265,11 @@ impl Reader {
         self.scanner.as_ref()?.header()
     }
 
+    /// Where in its segment the batch begins that [`Reader::advance`] found.
+    pub fn found_at(&self) -> Option<Position> {
+        self.scanner.as_ref()?.found_at()
+    }
+
     /// The batch that [`Reader::advance`] found.
     pub fn piece(&self) -> Option<Piece<'_>> {
         Some(Piece {

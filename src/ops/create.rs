@@ -237,7 +237,7 @@ fn is_finished(dir: &dyn Dir) -> Result<bool> {
 }
 
 /// The directory that the log will lie in, made if it is absent.
-fn open_parent(host: &dyn Host, path: &Path) -> Result<Arc<dyn Dir>> {
+pub(super) fn open_parent(host: &dyn Host, path: &Path) -> Result<Arc<dyn Dir>> {
     let mut missing: Vec<PathBuf> = Vec::new();
     let mut at = path.to_path_buf();
     let there = loop {
@@ -272,7 +272,7 @@ fn open_parent(host: &dyn Host, path: &Path) -> Result<Arc<dyn Dir>> {
 }
 
 /// Refuses a file system whose locks and sync errors cannot be relied on.
-fn refuse_network_fs(dir: &dyn Dir, allowed: bool) -> Result<()> {
+pub(super) fn refuse_network_fs(dir: &dyn Dir, allowed: bool) -> Result<()> {
     let kind = dir.kind_of_fs();
     match kind.map_err(|e| Error::io("cannot stat", e).at_path(dir.path()))? {
         FsKind::Network(name) if !allowed => {
@@ -341,8 +341,7 @@ fn refuse_foreign(dir: &dyn Dir) -> Result<()> {
 /// Steps 3 and 4, with the lock held.
 fn fill(host: &dyn Host, dir: &dyn Dir, own: &dyn Dir, words: &Words) -> io::Result<()> {
     if own.stat(files::ID)?.is_none() {
-        let id = format!("{}\n", uuid(host.random_id()?));
-        write_state_file(own, files::ID, id.as_bytes())?;
+        write_state_file(own, files::ID, new_id(host)?.as_bytes())?;
     }
     let document = Document::from(words.clone());
     write_state_file(own, files::CONFIG, document.render().as_bytes())?;
@@ -358,6 +357,11 @@ fn fill(host: &dyn Host, dir: &dyn Dir, own: &dyn Dir, words: &Words) -> io::Res
         }
     }
     dir.sync()
+}
+
+/// What `.logd/id` of a new log holds.
+pub(super) fn new_id(host: &dyn Host) -> io::Result<String> {
+    Ok(format!("{}\n", uuid(host.random_id()?)))
 }
 
 /// A random (version 4) UUID in its usual form.

@@ -12,6 +12,8 @@
 //! | [`topic`] | from a LOG operand to partition directories |
 //! | [`info`] | what is in a log |
 //! | [`create`] | making a log |
+//! | [`split`], `part`, `site` | one log into several; one of them; where they are built |
+//! | [`merge`], [`mix`] | several logs in one order |
 //! | [`cat`], [`span`] | reading a partition to its end; a RANGE as offsets |
 //! | [`consume`], [`groups`] | reading in the name of a group; where groups are, and moving them |
 //! | [`emit`], [`select`] | records chosen, formatted, gathered, written |
@@ -42,13 +44,18 @@ pub mod index;
 pub mod info;
 pub mod input;
 pub mod json;
+pub mod merge;
+pub mod mix;
 pub mod output;
+mod part;
 pub mod redact;
 pub mod repair;
 pub mod retain;
 pub mod select;
 pub mod settings;
+mod site;
 pub mod span;
+pub mod split;
 pub mod tail;
 pub mod throttle;
 pub mod topic;

@@ -1,0 +1,193 @@
+//! Several logs in one order, printed or written as a new log.
+//!
+//! A new log by offset keeps the offsets, so that parts that [`super::split`] made become the original
+//! again; two records with one offset are refused. By time it is numbered anew. Whole batches move as
+//! they are stored where no other log has its turn in between.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::cat::{self, CatOptions, Note};
+use super::emit::{Emitter, Pick, Sink};
+use super::mix::{Laid, Mixer, Order, Run};
+use super::part::{Coder, Numbers, Part};
+use super::site::{Makes, Site};
+use super::topic::Partition;
+use crate::error::{Error, Result};
+use crate::format::Offset;
+use crate::format::names::parse_partition;
+use crate::log::fresh::Fresh;
+use crate::log::reader::Piece;
+use crate::segment::active::RollLimits;
+use crate::sys::Host;
+
+/// Which log is made, and how.
+pub struct ToOptions<'a> {
+    /// Its path: a topic, which gets one partition, or a partition.
+    pub dest: &'a Path,
+    /// When a segment is full.
+    pub roll: RollLimits,
+    /// Its settings, as they are written down.
+    pub config: String,
+    /// Everything is durable before the log gets its name.
+    pub durable: bool,
+    /// Write on a network file system too.
+    pub allow_network_fs: bool,
+}
+
+/// What was written.
+#[derive(Debug)]
+pub struct Merged {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Records in it.
+    pub records: u64,
+}
+
+/// Prints the records of `partitions` in one order.
+///
+/// # Errors
+/// As [`super::cat::cat`].
+pub fn print(
+    host: &Arc<dyn Host>,
+    partitions: &[Partition],
+    order: Order,
+    read: &CatOptions,
+    emitter: &mut Emitter,
+    sink: &mut dyn Sink,
+    note: &mut dyn FnMut(Note),
+) -> Result<()> {
+    let mut mixer = Mixer::open(host, partitions, order, read, note)?;
+    let mut picks = Vec::new();
+    while let Some(run) = mixer.next_run() {
+        show(&mixer, &run, &mut picks, emitter, sink)?;
+        mixer.took(&run, note)?;
+    }
+    Ok(())
+}
+
+fn show(
+    mixer: &Mixer,
+    run: &Run,
+    picks: &mut Vec<Pick>,
+    emitter: &mut Emitter,
+    sink: &mut dyn Sink,
+) -> Result<()> {
+    let (Some(partition), Some(laid)) = (mixer.partition(run.log), mixer.laid(run.log)) else {
+        return Ok(());
+    };
+    let meta = cat::meta(partition);
+    if let Some(batch) = laid.batch().filter(|_| run.is_batch) {
+        let piece = Piece {
+            batch,
+            wanted: Offset::ZERO..Offset::MAX,
+        };
+        let shown = emitter.piece(&meta, &piece, sink)?;
+        return shown
+            .map(drop)
+            .map_err(|d| Error::data(d.reason).at_path(&partition.path));
+    }
+    let Some(plain) = laid.plain() else {
+        return Ok(());
+    };
+    picks.clear();
+    let places = laid.places.get(run.from..run.to).unwrap_or_default();
+    picks.extend(places.iter().map(|p| Pick {
+        position: p.position,
+        gap: false,
+    }));
+    emitter.picked(&meta, &plain, picks, sink)
+}
+
+/// Writes the records of `partitions` in one order as a new log. Nothing is left of it if that fails,
+/// or if `stop` asks for the end; `None` then.
+///
+/// # Errors
+/// `CannotCreate` if the log exists, `Data` for two records with one offset; else as
+/// [`super::cat::cat`], and what writing may meet.
+pub fn write(
+    host: &Arc<dyn Host>,
+    partitions: &[Partition],
+    order: Order,
+    read: &CatOptions,
+    to: &ToOptions<'_>,
+    stop: &dyn Fn() -> bool,
+    note: &mut dyn FnMut(Note),
+) -> Result<Option<Merged>> {
+    let mut mixer = Mixer::open(host, partitions, order, read, note)?;
+    let mut site = Site::open(host.as_ref(), to.dest, Makes::Dest, to.allow_network_fs)?;
+    let name = to.dest.file_name().and_then(|n| n.to_str());
+    let name = name.unwrap_or_default();
+    let (topic, number) = parse_partition(name).unwrap_or((name, 0));
+    let name = site.add(topic, number)?;
+    let numbers = match order {
+        Order::Time => Numbers::Dense,
+        Order::Offset => Numbers::Keep,
+    };
+    let fresh = Fresh::begin(host, site.dir(), &name, to.roll);
+    let (mut part, mut coder) = (Part::new(fresh, numbers, &[]), Coder::default());
+    let mut last: Option<(Offset, usize)> = None;
+    while let Some(run) = mixer.next_run() {
+        if stop() {
+            return Ok(None);
+        }
+        if numbers == Numbers::Keep {
+            refuse_twins(&mixer, &run, &mut last)?;
+        }
+        if let Some(laid) = mixer.laid(run.log) {
+            take(&mut part, &mut coder, laid, &run)?;
+        }
+        mixer.took(&run, note)?;
+    }
+    let records = part.records();
+    part.finish(&mut coder, host, &to.config, to.durable)?;
+    let path = site.publish(to.durable)?.pop().unwrap_or_default();
+    Ok(Some(Merged { path, records }))
+}
+
+/// Adds the records of a run to a log.
+///
+/// # Errors
+/// As [`Part::record`].
+pub(super) fn take(part: &mut Part, coder: &mut Coder, laid: &Laid, run: &Run) -> Result<()> {
+    if let Some(batch) = laid.batch().filter(|_| run.is_batch)
+        && part.batch(coder, &batch)?
+    {
+        return Ok(());
+    }
+    let Some(plain) = laid.plain() else {
+        return Ok(());
+    };
+    for place in laid.places.get(run.from..run.to).unwrap_or_default() {
+        if let Some(record) = plain.record_at(place.position as usize) {
+            part.record(coder, plain.header(), &record)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses an offset that two logs have. By offset, the second comes right behind the first.
+fn refuse_twins(mixer: &Mixer, run: &Run, last: &mut Option<(Offset, usize)>) -> Result<()> {
+    let places = mixer.laid(run.log).map(|l| l.places.as_slice());
+    let run_places = places.and_then(|p| p.get(run.from..run.to));
+    let (Some(first), Some(end)) = (
+        run_places.and_then(<[_]>::first),
+        run_places.and_then(<[_]>::last),
+    ) else {
+        return Ok(());
+    };
+    if let Some((offset, other)) = last.filter(|(offset, _)| first.offset <= *offset) {
+        let path = |log| {
+            let partition = mixer.partition(log);
+            partition.map(|p| p.path.clone()).unwrap_or_default()
+        };
+        let (one, two) = (path(other), path(run.log));
+        let why = format!("{} has a record with this offset too", one.display());
+        return Err(Error::data(why)
+            .at_path(two)
+            .at_offset(offset.0)
+            .hint("--order time numbers the records anew"));
+    }
+    *last = Some((end.offset, run.log));
+    Ok(())
+}
