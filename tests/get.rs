@@ -409,6 +409,22 @@ fn bare_index_makes_wrong_or_missing_offset_and_time_indexes_anew() {
 }
 
 #[test]
+fn an_index_damaged_anywhere_is_made_anew_by_the_next_index() {
+    let (logs, newest) = settled();
+    logs.output(&["index", "--by", "key", "s-0"]);
+    let file = index_files(&logs).remove(0);
+    let whole = fs::read(&file).unwrap();
+    for at in (0..whole.len()).step_by(whole.len() / 7 + 1) {
+        let mut harmed = whole.clone();
+        harmed[at] ^= 0x10;
+        fs::write(&file, &harmed).unwrap();
+        logs.output(&["index", "s-0"]);
+        assert_eq!(fs::read(&file).unwrap(), whole, "byte {at}");
+    }
+    check(&logs, &newest, "made anew");
+}
+
+#[test]
 fn a_full_disk_is_74_and_the_indexes_there_stay_valid() {
     let logs = Logs::with("s-0", &["--segment-size", "64KiB"]);
     let lines: String = (0..9000).map(|n| format!("key-{n}\tvalue {n}\n")).collect();

@@ -141,8 +141,14 @@ fn rows(log: &LogDir, keys: &Keys, sealed: &[SegmentRef]) -> Result<Vec<(String,
             let segment = sealed.iter().find(|s| s.base() == base);
             let found = segment.map(|s| keys.find(log, s, &header.field));
             let is_named = keys::file_name(header.cover.base, &header.field) == name;
-            let sound = is_named && matches!(found, Some(Ok(Found::Sound(_))));
-            row.state = if sound { State::Sound } else { State::Void };
+            row.state = match found {
+                // Every byte: a look-up meets damage only where it happens to look.
+                Some(Ok(Found::Sound(open))) if is_named => match open.check() {
+                    Ok(()) => State::Sound,
+                    Err(_) => State::Damaged,
+                },
+                _ => State::Void,
+            };
             (row.table, row.filter) = (header.has_table, header.filter_blocks > 0);
             (row.values, row.bytes) = (header.values, bytes);
             row.field = Some(header.field);
