@@ -20,7 +20,7 @@
 //! Types 2 to 6 occur in `__cluster_metadata-0`; their values are flexible messages. Types and
 //! versions above these are kept and shown, not refused.
 
-use super::wire::Reader;
+use super::fields::Reader;
 use super::{Defect, TimestampMs};
 
 /// What a control record says.

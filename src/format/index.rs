@@ -26,7 +26,7 @@
 //! searching (it leads to the segment's start) but not for asking the largest timestamp ([`last`]
 //! leaves it out).
 
-use super::wire::Reader;
+use super::fields::Reader;
 use super::{Defect, Offset, Position, TimestampMs};
 
 /// Largest relative offset and largest position: both are int32 in Kafka.

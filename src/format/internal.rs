@@ -21,7 +21,7 @@
 //! The highest value versions (4; of transactions 1) are flexible. Versions above these are
 //! [`Unknown`](Value::Unknown), which is no defect: the record is whole, only newer than this.
 
-use super::wire::Reader;
+use super::fields::Reader;
 use super::{Defect, Offset, TimestampMs};
 
 /// The topic of group offsets and metadata.

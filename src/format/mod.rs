@@ -30,6 +30,7 @@ pub mod checkpoint;
 pub mod codec;
 pub mod control;
 pub mod crc32c;
+mod fields;
 pub mod frame;
 pub mod ids;
 pub mod index;
@@ -44,7 +45,6 @@ pub mod record;
 pub mod rewrite;
 pub mod snapshot;
 pub mod varint;
-mod wire;
 
 pub use ids::{Offset, Position, TimestampMs};
 

@@ -23,7 +23,7 @@
 //! | 38 | 8 | first offset of the open transaction, -1 none |
 
 use super::crc32c::crc32c;
-use super::wire::Reader;
+use super::fields::Reader;
 use super::{Defect, Offset, TimestampMs};
 
 const VERSION: i16 = 1;
