@@ -1,5 +1,6 @@
 //! A cursor over big-endian fields, for the small structures that are not worth a layout of
-//! constants: snapshots, control records and the records of internal topics.
+//! constants: snapshots, control records, the records of internal topics, and the replication
+//! protocol's messages.
 //!
 //! Owns the bounds check of every field and of every length that precedes bytes; a field that does
 //! not fit is a [`Defect`] at the byte where it should have begun. Nothing is copied. Leaves what
@@ -39,6 +40,11 @@ impl<'a> Reader<'a> {
         self.bytes.len().saturating_sub(self.at)
     }
 
+    /// Where the next field begins.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
     /// A defect at the next field.
     pub fn defect(&self, reason: impl Into<String>) -> Defect {
         Defect::new(self.at, reason)
@@ -56,7 +62,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Defect> {
+    /// The next N bytes.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Defect> {
         let s = self.take(N)?;
         // `take` gave exactly N bytes.
         Ok(s.try_into().unwrap_or([0; N]))
@@ -64,6 +71,18 @@ impl<'a> Reader<'a> {
 
     pub fn i8(&mut self) -> Result<i8, Defect> {
         Ok(i8::from_be_bytes(self.array()?))
+    }
+
+    pub fn u8(&mut self) -> Result<u8, Defect> {
+        Ok(u8::from_be_bytes(self.array()?))
+    }
+
+    pub fn u16(&mut self) -> Result<u16, Defect> {
+        Ok(u16::from_be_bytes(self.array()?))
+    }
+
+    pub fn u64(&mut self) -> Result<u64, Defect> {
+        Ok(u64::from_be_bytes(self.array()?))
     }
 
     pub fn i16(&mut self) -> Result<i16, Defect> {

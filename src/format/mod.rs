@@ -19,6 +19,7 @@
 //! | [`lookup`], [`lookup_filter`] | look-up indexes: from the value of a field to batches |
 //! | [`internal`] | records of `__consumer_offsets` and `__transaction_state` |
 //! | [`partitioner`] | which partition a key belongs to |
+//! | [`wire`] | the replication protocol: frames and messages |
 //!
 //! Source of every rule: Apache Kafka 3.6.1 as written down in `man/logd-format.5`.
 #![deny(clippy::indexing_slicing)]
@@ -45,6 +46,7 @@ pub mod record;
 pub mod rewrite;
 pub mod snapshot;
 pub mod varint;
+pub mod wire;
 
 pub use ids::{Offset, Position, TimestampMs};
 

@@ -24,6 +24,7 @@
 //! | [`append`] | input into a log, and an honest account of it |
 //! | [`compact`] | the newest value of each key kept |
 //! | [`retain`] | the oldest of a log forgotten |
+//! | [`replicate`] | a log kept equal to another, here or elsewhere |
 //! | [`settings`] | settings in words, and which layer of them wins |
 //! | [`verify`] | is a log sound: every checksum, record and index |
 //! | [`repair`] | a damaged log made sound, every intact batch kept |
@@ -50,6 +51,7 @@ pub mod output;
 mod part;
 pub mod redact;
 pub mod repair;
+pub mod replicate;
 pub mod retain;
 pub mod select;
 pub mod settings;
