@@ -19,8 +19,8 @@ const LAYERS: [(&str, &[&str]); 6] = [
     ("cli", &["ops", "log", "format"]),
 ];
 
-/// What else `cli` may name of `sys`: signals and standard streams are a process's own matter.
-const SYS_FOR_CLI: [&str; 4] = ["FileId", "pipe", "signals", "watch"];
+/// What else `cli` may name of `sys`: signals, children and standard streams are a process's own matter.
+const SYS_FOR_CLI: [&str; 5] = ["FileId", "child", "pipe", "signals", "watch"];
 /// The files of `cli` that may name all of it: what a command is handed.
 const CLI_WITH_SYS: [&str; 1] = ["cli/context.rs"];
 

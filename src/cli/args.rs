@@ -43,6 +43,20 @@ pub fn log() -> Arg {
         .help("A partition directory or a topic; relative names below $LOGD_DIR")
 }
 
+/// Help of a LOG that may be on another machine.
+const ANYWHERE: &str =
+    "A partition directory or a topic; relative names below $LOGD_DIR; HOST:LOG through ssh";
+
+/// As [`logs`], for a command that can be asked of other machines.
+pub fn logs_anywhere() -> Arg {
+    logs().help(ANYWHERE)
+}
+
+/// As [`log`], for a command that can be asked of other machines.
+pub fn log_anywhere() -> Arg {
+    log().help(ANYWHERE)
+}
+
 /// An operand: a path or another word that need not be UTF-8.
 pub fn operand(id: &'static str, value: &'static str) -> Arg {
     Arg::new(id)

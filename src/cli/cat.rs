@@ -33,7 +33,7 @@ pub fn command() -> Command {
         ))
         .args(reading::group_options())
         .args(args::waiting())
-        .arg(args::logs())
+        .arg(args::logs_anywhere())
         .after_help(EXAMPLES)
 }
 
@@ -42,7 +42,8 @@ pub fn command() -> Command {
 /// # Errors
 /// What the first thing that cannot be told and passed over is.
 pub fn run(ctx: &mut Context, m: &ArgMatches) -> Result<Outcome> {
-    let mut emitter = reading::emitter(ctx, m, args::count(m, "limit")?)?;
+    let limit = args::count(m, "limit")?;
+    let mut emitter = reading::emitter(ctx, m, limit)?;
     let options = reading::cat_options(ctx, m)?;
     if args::text(m, "group").is_some() {
         return run_group(ctx, m, &mut emitter, &options);
@@ -85,6 +86,7 @@ pub fn run(ctx: &mut Context, m: &ArgMatches) -> Result<Outcome> {
         }
     }
     reading::tell_newlines(ctx, &emitter);
+    ctx.printed = limit.map_or(0, |n| n.saturating_sub(emitter.left()));
     Ok(if losses {
         Outcome::Losses
     } else {

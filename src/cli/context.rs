@@ -2,17 +2,21 @@
 //! environment say.
 
 use super::args;
+use super::caller::{Caller, Report};
 use super::message::Messages;
 use super::stdio::Stdout;
+use super::table::Gathered;
 use super::{Exit, message};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::TimestampMs;
 use crate::ops::settings::{self, CONFIG_BYTES_MAX, Document, Layered, Words};
 use crate::ops::topic::{self, Partition};
+use crate::ops::words::time::zone_named;
 use crate::ops::words::{Now, Partitions};
 use crate::sys::user::{self, Who};
 use crate::sys::{Dir, Host, RealHost};
 use clap::ArgMatches;
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -58,7 +62,20 @@ pub struct Context {
     pub deadline: Option<Instant>,
     /// `$LOGD_DIR`.
     pub base: Option<PathBuf>,
+    /// Who asked from another machine; empty words for whoever is on this one.
+    pub caller: Caller,
+    /// Only what is below one directory may be seen: nothing is asked of other machines.
+    pub confined: bool,
+    /// Records printed that count for `--limit`, told by commands that print records.
+    pub printed: u64,
+    /// Where tables are gathered instead of printed.
+    pub(super) tables: Option<Vec<Gathered>>,
     skip_if_locked: bool,
+    worst: Exit,
+}
+
+/// What one of several parts of a command puts aside of the whole.
+pub(super) struct Outer {
     worst: Exit,
 }
 
@@ -74,6 +91,10 @@ impl Context {
             color: false,
             deadline: None,
             base: env_path("LOGD_DIR"),
+            caller: Caller::default(),
+            confined: false,
+            printed: 0,
+            tables: None,
             skip_if_locked: false,
             worst: Exit::Done,
         }
@@ -84,14 +105,20 @@ impl Context {
     /// # Errors
     /// Usage, for a `--timeout` that is no duration.
     pub(super) fn set(&mut self, matches: &ArgMatches) -> Result<()> {
+        if let Some(words) = args::text(matches, "caller") {
+            self.caller = Caller::parse(words);
+            self.stdout.set_terminal(self.caller.out);
+            let Caller { host, err, .. } = &self.caller;
+            self.message.set_reader(host, *err);
+        }
         let color = When::of(matches, "color");
         let on = |terminal| match color {
             When::Always => true,
             When::Never => false,
             When::Auto => color_by_environment(terminal),
         };
-        self.color = on(self.stdout.is_terminal());
-        let stderr = on(self.message.is_terminal());
+        self.color = self.caller.color_out || on(self.stdout.is_terminal());
+        let stderr = self.caller.color_err || on(self.message.is_terminal());
         let (quiet, verbose) = (args::flag(matches, "quiet"), args::flag(matches, "verbose"));
         self.message.set(quiet, verbose, stderr);
         self.json = args::flag(matches, "json");
@@ -120,7 +147,53 @@ impl Context {
 
     /// The moment that relative times are counted from, in the user's time zone.
     pub fn now(&self) -> Now {
-        Now::new(TimestampMs(self.host.wall_ms()))
+        let now = TimestampMs(self.host.wall_ms());
+        match self.caller.zone.as_deref().map(zone_named) {
+            Some(Some(zone)) => Now::in_zone(now, zone),
+            Some(None) => {
+                self.message.explain(|| {
+                    "the zone of local times is not known here; that of this machine is taken"
+                        .into()
+                });
+                Now::new(now)
+            }
+            None => Now::new(now),
+        }
+    }
+
+    /// A name or label as whoever asked would write it: with this machine's name before it, for one
+    /// elsewhere.
+    pub fn name_for_caller<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        match self.caller.host.as_str() {
+            "" => Cow::Borrowed(name),
+            host => Cow::Owned(format!("{host}:{name}")),
+        }
+    }
+
+    /// How much was printed since the last report.
+    pub(super) fn report(&mut self) -> Report {
+        Report {
+            records: std::mem::take(&mut self.printed),
+            begun: self.stdout.take_begun(),
+        }
+    }
+
+    /// Begins a part of a command that is asked of several machines.
+    pub(super) fn begin_part(&mut self, caller: Caller) -> Outer {
+        self.caller = caller;
+        Outer {
+            worst: std::mem::replace(&mut self.worst, Exit::Done),
+        }
+    }
+
+    /// Ends it; returns the worst status of what it told.
+    pub(super) fn end_part(&mut self, outer: Outer) -> Exit {
+        std::mem::replace(&mut self.worst, outer.worst)
+    }
+
+    /// Remembers a status that was told elsewhere.
+    pub(super) fn note(&mut self, exit: Exit) {
+        self.worst = self.worst.max(exit);
     }
 
     /// The user's own settings: `$LOGD_CONFIG`, else `logd/config.toml` below `$XDG_CONFIG_HOME`

@@ -109,6 +109,16 @@ impl Exit {
     }
 }
 
+impl Exit {
+    /// What a logd that ended with `code` meant; none for a status that is none of ours.
+    pub fn of_code(code: u8) -> Option<Exit> {
+        let known = TABLE.iter().find(|(exit, _)| exit.code() == code);
+        // No signal has a number above 64.
+        let signal = code.checked_sub(128).filter(|n| (1..=64).contains(n));
+        known.map(|(exit, _)| *exit).or(signal.map(Exit::Signal))
+    }
+}
+
 impl From<ErrorKind> for Exit {
     fn from(kind: ErrorKind) -> Exit {
         match kind {

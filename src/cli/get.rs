@@ -64,7 +64,7 @@ pub fn command() -> Command {
         ))
         .args(args::durable())
         .arg(args::timeout())
-        .arg(args::log())
+        .arg(args::log_anywhere())
         .arg(ranges())
         .after_help(EXAMPLES)
 }

@@ -63,7 +63,7 @@ pub fn command() -> Command {
                 .required(true)
                 .help("What to look for"),
         )
-        .arg(args::logs().required(false))
+        .arg(args::logs_anywhere().required(false))
         .after_help(EXAMPLES)
 }
 
@@ -171,7 +171,10 @@ impl<'a> Asked<'a> {
     fn emitter(&self, ctx: &Context, m: &ArgMatches) -> Result<Emitter> {
         let silent = self.count || self.quiet;
         let format = if silent { &Format::Lines } else { &self.format };
-        let grep = self.grep(m, reading::selection(m)?)?;
+        let mut grep = self.grep(m, reading::selection(m)?)?;
+        if ctx.caller.after {
+            grep.go_on();
+        }
         let mut emitter = reading::emitter_of(ctx, m, format, Selection::default(), None)?;
         emitter.search(Box::new(grep));
         Ok(emitter)
@@ -199,6 +202,7 @@ impl<'a> Asked<'a> {
             }
         }
         reading::tell_newlines(ctx, &emitter);
+        ctx.printed = emitter.matched();
         Ok(self.outcome(ctx, &emitter, ending))
     }
 
@@ -258,7 +262,8 @@ impl<'a> Asked<'a> {
 
     fn tell_count(&self, ctx: &mut Context, log: &OsStr, count: u64) -> Result<()> {
         let mut line = Vec::new();
-        if self.logs.len() > 1 {
+        if self.logs.len() > 1 || ctx.caller.several {
+            line.extend_from_slice(ctx.name_for_caller("").as_bytes());
             line.extend_from_slice(log.as_bytes());
             line.push(b':');
         }

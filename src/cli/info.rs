@@ -64,7 +64,7 @@ pub fn command() -> Command {
         )
         .arg(args::partition())
         .arg(args::json())
-        .arg(args::logs())
+        .arg(args::logs_anywhere())
         .after_help(EXAMPLES);
     for view in views {
         let others = views.into_iter().filter(|v| *v != view);

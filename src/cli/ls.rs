@@ -40,7 +40,7 @@ pub fn command() -> Command {
         .long_about(LONG)
         .arg(
             dirs.help(
-                "Directories of logs, or logs [default: $LOGD_DIR, else the working directory]",
+                "Directories of logs, or logs; HOST:DIR through ssh [default: $LOGD_DIR, else the working directory]",
             ),
         )
         .arg(args::json())
@@ -112,7 +112,7 @@ fn row(ctx: &mut Context, name: &str, partitions: &[Partition]) -> Option<Vec<Ce
     let end = infos.iter().map(|i| i.end).max()?;
     let records: u64 = infos.iter().map(LogInfo::records).sum();
     Some(vec![
-        Cell::Text(name.to_string()),
+        Cell::Text(ctx.name_for_caller(name).into_owned()),
         Cell::count(partitions.len()),
         earliest.into(),
         end.into(),

@@ -170,11 +170,15 @@ fn overview_page() -> String {
     page.text
 }
 
-const ENVIRONMENT: [(&str, &str); 6] = [
+const ENVIRONMENT: [(&str, &str); 7] = [
     ("LOGD_DIR", "base of relative LOG names"),
     (
         "LOGD_CONFIG",
         "settings file instead of the one below $XDG_CONFIG_HOME",
+    ),
+    (
+        "LOGD_SSH",
+        "what reaches other hosts, split at blanks [default: ssh]",
     ),
     ("NO_COLOR", "if not empty: no colours"),
     (

@@ -14,6 +14,7 @@
 //!
 //! A failing write to stderr has nobody left to be told; it is dropped.
 
+use super::caller::Report;
 use crate::error::{Error, ErrorKind};
 use crate::ops::output::escape::visible_string;
 use std::io::{IsTerminal, Write};
@@ -26,6 +27,8 @@ pub struct Messages {
     verbose: bool,
     terminal: bool,
     color: bool,
+    /// How this machine is called by whoever reads this elsewhere, with a colon.
+    at: String,
 }
 
 impl Messages {
@@ -39,7 +42,14 @@ impl Messages {
             verbose: false,
             terminal,
             color: false,
+            at: String::new(),
         }
+    }
+
+    /// Tells who reads this on another machine: how this one is called there, and whether they see a
+    /// terminal.
+    pub(super) fn set_reader(&mut self, host: &str, terminal: bool) {
+        (self.at, self.terminal) = (format!("{host}:"), terminal);
     }
 
     /// Sets what `-q`, `--verbose` and `--color` ask for.
@@ -52,6 +62,11 @@ impl Messages {
         self.terminal
     }
 
+    /// Whether it is coloured.
+    pub(super) fn is_colored(&self) -> bool {
+        self.color
+    }
+
     /// Only errors are wanted.
     pub fn is_quiet(&self) -> bool {
         self.quiet
@@ -60,7 +75,11 @@ impl Messages {
     /// Tells an error and its hint. A closed pipe is a normal end and is not told.
     pub fn error(&self, e: &Error) {
         if e.kind() != ErrorKind::ClosedPipe {
-            self.line(&e.to_string(), e.hint_text());
+            match e.path().is_some() && !self.at.is_empty() {
+                // A name, and with the host before it the name it has there.
+                true => self.place_line(&format!("{}{e}", self.at), e.hint_text()),
+                false => self.line(&e.to_string(), e.hint_text()),
+            }
         }
     }
 
@@ -102,7 +121,19 @@ impl Messages {
         self.line(what, None);
     }
 
+    /// Tells a logd on another machine how much was printed.
+    pub(super) fn report(&self, report: Report) {
+        let _ = std::io::stderr().write_all(report.line().as_bytes());
+    }
+
     fn line(&self, what: &str, hint: Option<&str>) {
+        match self.at.as_str() {
+            "" => self.place_line(what, hint),
+            at => self.place_line(&format!("{at} {what}"), hint),
+        }
+    }
+
+    fn place_line(&self, what: &str, hint: Option<&str>) {
         let _ = std::io::stderr().write_all(self.render(what, hint).as_bytes());
     }
 
@@ -117,6 +148,9 @@ impl Messages {
         out.push('\n');
         if let Some(hint) = hint {
             out.push_str(&format!("{faint}hint:{off} "));
+            if !self.at.is_empty() && hint.starts_with("logd ") {
+                out.push_str(&visible_string(format!("on {} ", self.at).as_bytes()));
+            }
             out.push_str(&visible_string(hint.as_bytes()));
             out.push('\n');
         }

@@ -8,6 +8,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`args`] | options that mean the same everywhere |
+//! | [`caller`] | what a command is told by a logd on another machine |
 //! | [`context`] | what a command is handed |
 //! | [`table`] | reports: aligned, tab-separated, or JSON |
 //! | [`exit`] | exit statuses |
@@ -15,6 +16,7 @@
 //! | [`progress`] | how far a long job is |
 //! | [`stdio`] | stdout |
 //! | `maintain` | what the commands that look after a log share |
+//! | `remote` | reading commands on other machines |
 //! | [`reading`] | what the commands that print records share |
 
 use crate::error::{Error, ErrorKind, Result};
@@ -23,6 +25,7 @@ use std::ffi::OsString;
 
 mod append;
 pub mod args;
+pub mod caller;
 mod cat;
 mod compact;
 mod complete;
@@ -44,6 +47,7 @@ pub mod message;
 pub mod progress;
 pub mod reading;
 mod redact;
+mod remote;
 mod repair;
 mod retain;
 mod split;
@@ -247,7 +251,11 @@ fn definition(entry: &Entry) -> Command {
         .long("version")
         .action(ArgAction::Version)
         .help("Print version");
-    (entry.command)()
+    let command = match remote::operand(entry.name) {
+        Some(_) => (entry.command)().arg(caller::option()),
+        None => (entry.command)(),
+    };
+    command
         .name(entry.name)
         .bin_name(format!("logd {}", entry.name))
         .about(entry.about)
@@ -306,7 +314,10 @@ fn run_command(entry: &'static Entry, words: impl Iterator<Item = OsString>) -> 
         match definition(entry).try_get_matches_from(words) {
             Ok(matches) => {
                 ctx.set(&matches)?;
-                (entry.run)(ctx, &matches)
+                match !ctx.confined && remote::is_asked(entry.name, &matches) {
+                    true => remote::run(ctx, entry, &matches),
+                    false => (entry.run)(ctx, &matches),
+                }
             }
             Err(e) => match e.kind() {
                 clap::error::ErrorKind::DisplayHelp => help::show(ctx, e.render()),
@@ -336,6 +347,10 @@ fn end(ctx: &mut Context, work: impl FnOnce(&mut Context) -> Result<Outcome>) ->
     };
     if let Err(e) = flushed {
         ctx.fail(&e);
+    }
+    if ctx.caller.report {
+        let report = ctx.report();
+        ctx.message.report(report);
     }
     exit.max(ctx.worst())
 }

@@ -219,7 +219,11 @@ pub fn emitter_of(
         speed: speed(m)?,
         limits: Limits::default(),
     };
-    Emitter::new(format, options)
+    let mut emitter = Emitter::new(format, options)?;
+    if ctx.caller.after {
+        emitter.go_on();
+    }
+    Ok(emitter)
 }
 
 /// The records that the options choose.

@@ -21,6 +21,7 @@ const BUFFER: usize = 64 * 1024;
 pub struct Stdout {
     buffer: Vec<u8>,
     terminal: bool,
+    begun: bool,
 }
 
 impl Stdout {
@@ -29,7 +30,18 @@ impl Stdout {
         Stdout {
             buffer: Vec::new(),
             terminal: io::stdout().is_terminal(),
+            begun: false,
         }
+    }
+
+    /// Says that a person reads it after all, on another machine.
+    pub(super) fn set_terminal(&mut self, terminal: bool) {
+        self.terminal = terminal;
+    }
+
+    /// Whether anything was ever put into it; forgotten with this call.
+    pub(super) fn take_begun(&mut self) -> bool {
+        std::mem::take(&mut self.begun)
     }
 
     /// Whether a person reads it: control bytes are escaped then, and binary formats refused.
@@ -42,6 +54,7 @@ impl Stdout {
     /// # Errors
     /// `ClosedPipe` if the reader is gone, else `Io`.
     pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.begun |= !bytes.is_empty();
         self.write_all(bytes).map_err(cannot_write)
     }
 

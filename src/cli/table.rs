@@ -9,8 +9,11 @@ use crate::error::Result;
 use crate::format::TimestampMs;
 use crate::ops::output::date::rfc3339_string;
 use crate::ops::output::escape::visible_string;
+pub(super) use cells::{Gathered, from_text as from_cells};
 use serde_json::Value;
 use std::time::Duration;
+
+mod cells;
 
 /// A value in a report.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,6 +136,14 @@ pub fn human_bytes(n: u64) -> String {
 /// # Errors
 /// stdout cannot be written.
 pub fn print(ctx: &mut Context, headings: &[&str], rows: &[Vec<Cell>]) -> Result<()> {
+    if let Some(tables) = &mut ctx.tables {
+        tables.push(Gathered::new(headings, rows));
+        return Ok(());
+    }
+    if ctx.caller.cells {
+        let text = cells::to_text(headings, rows);
+        return ctx.stdout.put(text.as_bytes());
+    }
     let text = if ctx.json {
         rows.iter().map(|r| json_line(headings, r)).collect()
     } else if ctx.stdout.is_terminal() {
@@ -141,6 +152,25 @@ pub fn print(ctx: &mut Context, headings: &[&str], rows: &[Vec<Cell>]) -> Result
         tab_separated(headings, rows)
     };
     ctx.stdout.put(text.as_bytes())
+}
+
+/// Prints tables that were gathered, those with the same headings as one.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn print_gathered(ctx: &mut Context, tables: Vec<Gathered>) -> Result<()> {
+    let mut whole: Vec<Gathered> = Vec::new();
+    for table in tables {
+        match whole.last_mut() {
+            Some(last) if last.headings == table.headings => last.rows.extend(table.rows),
+            _ => whole.push(table),
+        }
+    }
+    for Gathered { headings, rows } in &whole {
+        let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
+        print(ctx, &headings, rows)?;
+    }
+    Ok(())
 }
 
 fn json_line(headings: &[&str], row: &[Cell]) -> String {

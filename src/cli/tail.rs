@@ -47,7 +47,7 @@ pub fn command() -> Command {
             .allow_hyphen_values(false),
         )
         .args(args::waiting())
-        .arg(args::log())
+        .arg(args::log_anywhere())
         .after_help(EXAMPLES)
 }
 

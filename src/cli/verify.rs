@@ -2,7 +2,7 @@
 
 use super::progress::Progress;
 use super::{Context, Outcome, args};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::Offset;
 use crate::format::names::{Kind, file_name};
 use crate::ops::output::escape::visible_string;
@@ -14,11 +14,14 @@ use clap::{Arg, ArgMatches, Command};
 use serde_json::json;
 use std::fmt::Write;
 
+mod compare;
+
 const EXAMPLES: &str = "\
 Examples:
   logd verify logs/*-[0-9]*
   30 4 * * 0  cd ~/logs && nice logd verify -q --rate 50MiB *-[0-9]*
-  logd verify --digest logs/orders-0 backup/orders-0";
+  logd verify --digest logs/orders-0 backup/orders-0
+  logd verify --digest logs/orders-0 backup1:logs/orders-0";
 
 const LONG: &str = "\
 Checks every checksum, every record, the order of offsets, and each file beside a segment against
@@ -61,7 +64,7 @@ pub fn command() -> Command {
         .arg(args::partition())
         .arg(args::json())
         .arg(args::rate())
-        .arg(args::logs())
+        .arg(args::logs_anywhere())
         .after_help(EXAMPLES)
 }
 
@@ -75,21 +78,30 @@ pub fn run(ctx: &mut Context, matches: &ArgMatches) -> Result<Outcome> {
     };
     let throttle = Throttle::new(options.rate);
     let select = args::partitions(matches)?;
+    let over = args::text(matches, "digest").map(|word| match word {
+        "records" => Over::Records,
+        _ => Over::Batches,
+    });
+    let words = args::os_all(matches, "log");
+    if let (Some(over), [a, b], false) = (over, words.as_slice(), ctx.caller.several) {
+        let how = compare::How {
+            over,
+            options: &options,
+            throttle: &throttle,
+            select: select.as_ref(),
+        };
+        return compare::compare(ctx, matches, [a, b], &how);
+    }
     let mut logs = Vec::new();
-    for word in args::os_all(matches, "log") {
+    for word in words {
         match ctx.resolve(word, select.as_ref()) {
             Ok(found) => logs.push(found),
             Err(e) => ctx.fail(&e),
         }
     }
-    let over = match args::text(matches, "digest") {
-        Some("records") => Over::Records,
-        Some(_) => Over::Batches,
-        None => return check(ctx, &logs.concat(), &options, &throttle),
-    };
-    match logs.as_slice() {
-        [a, b] => compare(ctx, a, b, over, &options, &throttle),
-        _ => hashes(ctx, &logs.concat(), over, &options, &throttle),
+    match over {
+        Some(over) => hashes(ctx, &logs.concat(), over, &options, &throttle),
+        None => check(ctx, &logs.concat(), &options, &throttle),
     }
 }
 
@@ -137,12 +149,13 @@ fn check(
 
 /// One finding: a problem to stdout, an oddity to stderr.
 fn put(ctx: &mut Context, log: &str, f: &Finding) -> Result<()> {
-    let path = f.path.display();
+    let path = f.path.display().to_string();
+    let path = ctx.name_for_caller(&path);
     let problem = f.severity == Severity::Problem;
     if ctx.json {
         let line = json!({
             "kind": if problem { "problem" } else { "warning" }, "log": log,
-            "file": path.to_string(), "position": f.position,
+            "file": path, "position": f.position,
             "offset": f.offset.map(|o| o.0), "reason": f.reason,
         });
         return ctx.stdout.put(format!("{line}\n").as_bytes());
@@ -175,12 +188,18 @@ fn hashes(
 ) -> Result<Outcome> {
     for p in partitions {
         let host = ctx.host.clone();
+        let log = p.path.display().to_string();
+        let log = ctx.name_for_caller(&log).into_owned();
         match digest(&host, p, over, options, throttle) {
             Ok(lines) => {
+                if ctx.caller.cells {
+                    let line = json!({ "log": log, "partition": p.number });
+                    ctx.stdout.put(format!("{line}\n").as_bytes())?;
+                }
                 for line in lines {
-                    let text = match ctx.json {
-                        true => format!("{}\n", object(p, &line)),
-                        false => format!("{}  {}\n", hex(&line.hash), place(p, line.segment)),
+                    let text = match ctx.json || ctx.caller.cells {
+                        true => format!("{}\n", object(&log, p.number, &line)),
+                        false => format!("{}  {}\n", hex(&line.hash), place(&log, line.segment)),
                     };
                     ctx.stdout.put(text.as_bytes())?;
                 }
@@ -191,93 +210,14 @@ fn hashes(
     Ok(Outcome::Done)
 }
 
-/// What differs between two logs, partition by partition.
-fn compare(
-    ctx: &mut Context,
-    a: &[Partition],
-    b: &[Partition],
-    over: Over,
-    options: &Options,
-    throttle: &Throttle,
-) -> Result<Outcome> {
-    let single = a.len() == 1 && b.len() == 1;
-    let mut same = true;
-    for p in a {
-        let Some(q) = b.iter().find(|q| single || q.number == p.number) else {
-            let why = format!("no partition {} to compare it with", p.number);
-            ctx.fail(&Error::not_found(why).at_path(&p.path));
-            continue;
-        };
-        let host = ctx.host.clone();
-        let one = |p: &Partition| {
-            digest(&host, p, over, options, throttle).map_err(|e| e.at_path(&p.path))
-        };
-        // Each is one thread's work: both at once.
-        let (left, right) = std::thread::scope(|s| {
-            let right = s.spawn(|| one(q));
-            let left = one(p);
-            let gone = || {
-                Err(Error::new(
-                    crate::error::ErrorKind::Bug,
-                    "a thread panicked",
-                ))
-            };
-            (left, right.join().unwrap_or_else(|_| gone()))
-        });
-        match (left, right) {
-            (Ok(left), Ok(right)) => same &= differences(ctx, p, q, &left, &right)?,
-            (left, right) => [left, right]
-                .iter()
-                .filter_map(|r| r.as_ref().err())
-                .for_each(|e| ctx.fail(e)),
-        }
-    }
-    for q in b
-        .iter()
-        .filter(|q| !single && !a.iter().any(|p| p.number == q.number))
-    {
-        let why = format!("no partition {} to compare it with", q.number);
-        ctx.fail(&Error::not_found(why).at_path(&q.path));
-    }
-    Ok(if same { Outcome::Done } else { Outcome::No })
+fn place(log: &str, segment: Option<Offset>) -> String {
+    let name = segment.map(|base| format!("/{}", file_name(base, Kind::Log)));
+    visible_string(format!("{log}{}", name.unwrap_or_default()).as_bytes())
 }
 
-/// Prints what only one side has; true if there is nothing.
-fn differences(
-    ctx: &mut Context,
-    p: &Partition,
-    q: &Partition,
-    left: &[Line],
-    right: &[Line],
-) -> Result<bool> {
-    let mut same = true;
-    for (mark, at, lines, others) in [("<", p, left, right), (">", q, right, left)] {
-        for line in lines.iter().filter(|l| !others.contains(l)) {
-            same = false;
-            let text = match ctx.json {
-                true => format!("{}\n", object(at, line)),
-                false => {
-                    let (hash, place) = (hex(&line.hash), place(at, line.segment));
-                    format!("{mark} {hash}  {place}  up to {}\n", line.end)
-                }
-            };
-            ctx.stdout.put(text.as_bytes())?;
-        }
-    }
-    Ok(same)
-}
-
-fn place(p: &Partition, segment: Option<Offset>) -> String {
-    let path = match segment {
-        Some(base) => p.path.join(file_name(base, Kind::Log)),
-        None => p.path.clone(),
-    };
-    visible_string(path.display().to_string().as_bytes())
-}
-
-fn object(p: &Partition, line: &Line) -> serde_json::Value {
+fn object(log: &str, partition: i32, line: &Line) -> serde_json::Value {
     json!({
-        "log": p.path.display().to_string(), "segment": line.segment.map(|s| s.0),
+        "log": log, "partition": partition, "segment": line.segment.map(|s| s.0),
         "end": line.end.0, "sha256": hex(&line.hash),
     })
 }

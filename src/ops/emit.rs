@@ -166,6 +166,11 @@ impl Emitter {
         })
     }
 
+    /// Goes on behind what was shown by another process: no header row is shown again.
+    pub fn go_on(&mut self) {
+        self.out.clear();
+    }
+
     /// Shows from now on what `search` finds, of all records.
     pub fn search(&mut self, search: Box<Grep>) {
         self.search = Some(search);

@@ -69,6 +69,11 @@ impl Grep {
         }
     }
 
+    /// Goes on behind what was shown by another process: a mark comes before the first match, too.
+    pub fn go_on(&mut self) {
+        self.shower.go_on();
+    }
+
     /// Records that matched so far, and were within the limit.
     pub fn matched(&self) -> u64 {
         self.matched

@@ -27,6 +27,7 @@
 //! | [`replicate`] | a log kept equal to another, here or elsewhere |
 //! | [`settings`] | settings in words, and which layer of them wins |
 //! | [`verify`] | is a log sound: every checksum, record and index |
+//! | [`remote`] | commands for other machines: quoting, and ssh |
 //! | [`repair`] | a damaged log made sound, every intact batch kept |
 //! | [`throttle`] | a ceiling on bytes per second |
 
@@ -50,6 +51,7 @@ pub mod mix;
 pub mod output;
 mod part;
 pub mod redact;
+pub mod remote;
 pub mod repair;
 pub mod replicate;
 pub mod retain;

@@ -55,12 +55,12 @@ pub fn local_path(word: &OsStr, base: Option<&Path>) -> Result<PathBuf> {
         LogName::Local(name) => Ok(base.unwrap_or(Path::new("")).join(name)),
         LogName::Stdio => Err(Error::usage("-: a log on this machine is needed here")),
         LogName::Remote { .. } => {
-            let why = format!("{shown}: logs on other machines cannot be reached by this version");
+            let why = format!("{shown}: a log on this machine is needed here");
             Err(Error::usage(why).hint(format!("./{shown}            (a local name with a colon)")))
         }
         LogName::Tcp { .. } => {
-            let why = format!("{shown}: logs on other machines cannot be reached by this version");
-            Err(Error::usage(why))
+            let why = format!("{shown}: tcp:// is for replicate only");
+            Err(Error::usage(why).hint("HOST:LOG            (through ssh)"))
         }
     }
 }
@@ -273,6 +273,10 @@ mod tests {
                 .unwrap()
                 .starts_with("logd ls logs ")
         );
-        assert!(get("web1:orders").to_string().contains("other machines"));
+        assert!(
+            get("web1:orders")
+                .to_string()
+                .contains("a log on this machine is needed")
+        );
     }
 }

@@ -6,6 +6,7 @@
 //! |-------------|------------|
 //! | [`real`]    | the machine: every name is opened relative to a directory's descriptor |
 //! | [`sim`]     | a disk in memory that fails, fills up and loses power when a test says so |
+//! | [`child`]   | waiting for a child process |
 //! | [`fs_kind`] | is a file system local, or can its locks and sync errors not be relied on |
 //! | [`map`]     | read-only memory maps; the only unsafe code of the crate |
 //! | [`pipe`]    | what a standard stream is, how large its buffer, when it is readable |
@@ -32,6 +33,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub mod child;
 pub mod fs_kind;
 pub mod map;
 pub mod pipe;

@@ -30,6 +30,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+/// The signal that asks a process to end.
+pub const TERM: i32 = SIGTERM;
+
 /// How long after the first signal a second one is taken for its echo: long for the kernel, short
 /// for a finger.
 const GRACE: Duration = Duration::from_millis(200);

@@ -64,6 +64,11 @@ impl Shower {
         }
     }
 
+    /// Goes on behind what was shown by another process.
+    pub(super) fn go_on(&mut self) {
+        self.any = true;
+    }
+
     /// Whether more matches are wanted. What is around the last one is no concern of a count.
     pub(super) fn flow(&self) -> Flow {
         match self.left {

@@ -60,6 +60,23 @@ impl Now {
     }
 }
 
+/// The name of the zone of local times, for another machine: `$TZ`, else that of this one. None where
+/// it has no name that would mean the same there.
+pub fn zone_name() -> Option<String> {
+    let set = std::env::var("TZ").ok();
+    match set.as_deref().map(|z| z.strip_prefix(':').unwrap_or(z)) {
+        Some("") => Some("UTC".into()),
+        Some(path) if path.starts_with('/') => None,
+        Some(name) => Some(name.into()),
+        None => TimeZone::system().iana_name().map(str::to_string),
+    }
+}
+
+/// The zone of that name, or of a rule such as `CET-1CEST,M3.5.0,M10.5.0/3`.
+pub fn zone_named(name: &str) -> Option<TimeZone> {
+    TimeZone::get(name).or_else(|_| TimeZone::posix(name)).ok()
+}
+
 /// Reads a TIME.
 ///
 /// # Errors
