@@ -40,34 +40,36 @@ pub fn current(dir: &dyn Dir, log_end: Offset) -> Result<i32> {
         epoch: 0,
         start: log_end,
     };
-    write_state_file(
-        dir,
-        LEADER_EPOCH_CHECKPOINT,
-        render_epochs(&[first]).as_bytes(),
-    )
-    .map_err(|e| {
-        Error::io(format!("cannot write {LEADER_EPOCH_CHECKPOINT}"), e).at_path(dir.path())
-    })?;
+    write(dir, &[first])?;
     Ok(first.epoch)
 }
 
-/// Removes the epochs that begin at `end` or later: the log was cut there.
+/// Makes this the history, durably. Nothing is written if it is.
+///
+/// # Errors
+/// What the system answers.
+pub fn write(dir: &dyn Dir, epochs: &[EpochStart]) -> Result<()> {
+    // One that cannot be read is replaced.
+    let known = dir.stat(LEADER_EPOCH_CHECKPOINT).is_ok_and(|m| m.is_some());
+    if known && read(dir).is_ok_and(|there| there == epochs) {
+        return Ok(());
+    }
+    let text = render_epochs(epochs);
+    write_state_file(dir, LEADER_EPOCH_CHECKPOINT, text.as_bytes()).map_err(|e| {
+        Error::io(format!("cannot write {LEADER_EPOCH_CHECKPOINT}"), e).at_path(dir.path())
+    })
+}
+
+/// Removes the epochs that begin above `end`: the log was cut there. One that begins at `end` goes on:
+/// a promotion writes it before there is a batch of it.
 ///
 /// # Errors
 /// As [`read`], and what writing may meet.
 pub fn truncate(dir: &dyn Dir, end: Offset) -> Result<()> {
     let all = read(dir)?;
-    let kept: Vec<EpochStart> = all.iter().filter(|e| e.start < end).copied().collect();
-    // An epoch that begins where the log now ends is the one that goes on.
-    if kept.len() == all.len() || all.first().is_some_and(|e| e.start >= end) {
+    let kept: Vec<EpochStart> = all.iter().filter(|e| e.start <= end).copied().collect();
+    if kept.len() == all.len() || kept.is_empty() {
         return Ok(());
     }
-    write_state_file(
-        dir,
-        LEADER_EPOCH_CHECKPOINT,
-        render_epochs(&kept).as_bytes(),
-    )
-    .map_err(|e| {
-        Error::io(format!("cannot write {LEADER_EPOCH_CHECKPOINT}"), e).at_path(dir.path())
-    })
+    write(dir, &kept)
 }

@@ -44,7 +44,7 @@ use crate::format::{Limits, Offset};
 use crate::log::listing::LogDir;
 use crate::log::lock::LockFile;
 use crate::log::lost::Lost;
-use crate::log::state::{read_state_file, unlink_if_there, write_state_file};
+use crate::log::state::{read_state_file, seal, unlink_if_there, unseal, write_state_file};
 use crate::log::sync::Syncer;
 use crate::log::view::View;
 use crate::log::writer::{Writer, WriterOptions, check_place, open_end, open_logd_dir};
@@ -81,21 +81,12 @@ impl Position {
             text.push_str(&format!("marked {marked}\n"));
         }
         text.push_str(&self.kept);
-        let crc = crc32fast::hash(text.as_bytes());
-        text.push_str(&format!("crc32 {crc:08x}\n"));
-        text.into_bytes()
+        seal(text)
     }
 
     /// Reads a position file, or says what is wrong with it.
     fn decode(bytes: &[u8]) -> std::result::Result<Position, &'static str> {
-        let text = std::str::from_utf8(bytes).map_err(|_| "not text")?;
-        let body = text.strip_suffix('\n').ok_or("it ends in mid-line")?;
-        let (body, last) = body.rsplit_once('\n').ok_or("it ends early")?;
-        let body = text.get(..body.len() + 1).unwrap_or_default();
-        let crc = last.strip_prefix("crc32 ").ok_or("no checksum")?;
-        if crc != format!("{:08x}", crc32fast::hash(body.as_bytes())) {
-            return Err("the checksum does not match");
-        }
+        let body = unseal(bytes)?;
         let mut lines = body.lines();
         if lines.next() != Some(VERSION) {
             return Err("of another version");

@@ -21,6 +21,9 @@
 //! | [`fresh`] | a log that is written for the first time, where nobody looks yet |
 //! | [`maintenance`], [`swap`] | the maintenance lock; replacing sealed segments, and finishing what a crash left |
 //! | [`rewritten`], [`redactions`] | which offsets maintenance has changed; what was removed on request |
+//! | [`id`], [`make`] | the id of a log; making a partition |
+//! | [`copy`], [`replica`] | a partition as a copy of another log; the marks of copies and of fenced logs |
+//! | [`compare`] | whether two logs hold the same batches, and where they part |
 //! | [`broker`] | living beside a Kafka broker |
 //! | [`epoch`], [`producers`] | the leader epoch; producer state and its snapshots |
 //! | [`groups`], [`members`] | named reader positions; who reads what in such a name |
@@ -32,7 +35,9 @@
 //! | [`view`] | a log as of one moment: what bounds a read, and its offsets by time |
 
 pub mod broker;
+pub mod compare;
 pub mod config;
+pub mod copy;
 #[cfg(test)]
 mod crash_tests;
 pub mod end;
@@ -41,6 +46,7 @@ pub mod failed;
 pub mod files;
 pub mod fresh;
 pub mod groups;
+pub mod id;
 pub mod isolation;
 pub mod keys;
 pub mod keys_build;
@@ -50,6 +56,7 @@ pub mod listing;
 pub mod lock;
 pub mod lost;
 pub mod maintenance;
+pub mod make;
 pub mod members;
 pub mod place;
 pub mod producers;
@@ -58,6 +65,7 @@ pub mod recovery;
 #[cfg(test)]
 mod recovery_tests;
 pub mod redactions;
+pub mod replica;
 pub mod reverse;
 pub mod rewritten;
 pub mod state;
@@ -68,6 +76,7 @@ pub mod sync;
 #[cfg(test)]
 #[allow(dead_code)] // a vocabulary; not every test needs every word
 pub(crate) mod testing;
+mod txns;
 pub mod versions;
 pub mod view;
 pub mod writer;

@@ -24,6 +24,7 @@
 //! leaves a directory from which the next run succeeds: the hint of the old boot stays until the
 //! first append of the new one, and every step either removes what is behind P or does nothing.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -61,6 +62,9 @@ pub struct Recovery<'a> {
     pub holds_maintenance: bool,
     /// Bounds on what is read.
     pub limits: Limits,
+    /// Set when a control batch is among those that are checked: what its process still had to write
+    /// of it may be missing.
+    pub has_markers: Cell<bool>,
 }
 
 /// A log that can be appended to.
@@ -480,7 +484,12 @@ impl Recovery<'_> {
     ) -> Result<Option<Invalid>> {
         let reason = loop {
             match scanner.next().map_err(|e| self.place(segment, e))? {
-                Scan::Batch(batch, _) => note(batch.header()),
+                Scan::Batch(batch, _) => {
+                    if batch.header().is_control() {
+                        self.has_markers.set(true);
+                    }
+                    note(batch.header());
+                }
                 Scan::End(end) if end.tail == Tail::Partial => break "batch cut short".to_string(),
                 Scan::End(_) => return Ok(None),
                 Scan::Bad(bad) => break bad.defect.reason,
@@ -661,7 +670,7 @@ impl Start {
 }
 
 /// Whether an error says that there is no room.
-fn is_full(e: &Error) -> bool {
+pub(super) fn is_full(e: &Error) -> bool {
     matches!(
         e.raw_os_error(),
         Some(nix::libc::ENOSPC | nix::libc::EDQUOT)

@@ -262,7 +262,8 @@ fn a_cut_takes_what_speaks_of_later_offsets_with_it() {
         &snapshot::encode(&[]),
     );
     let dir = host.open_dir(Path::new(LOG)).expect("opens");
-    let epochs = "0\n2\n0 0\n4 1\n";
+    // One that begins at the new end goes on: a promotion writes it before its first batch.
+    let epochs = "0\n3\n0 0\n4 1\n5 2\n";
     crate::log::state::write_state_file(dir.as_ref(), "leader-epoch-checkpoint", epochs.as_bytes())
         .expect("written");
     host.edit(format!("{LOG}/{}", log_file(0)), |b| {
@@ -283,7 +284,7 @@ fn a_cut_takes_what_speaks_of_later_offsets_with_it() {
     let left = host
         .read_file(format!("{LOG}/leader-epoch-checkpoint"))
         .expect("reads");
-    assert_eq!(left, b"0\n1\n0 0\n");
+    assert_eq!(left, b"0\n2\n0 0\n4 1\n");
 }
 
 #[test]

@@ -32,14 +32,17 @@ pub enum Reason {
     Repair,
     /// The first segment was cut at an exact limit.
     Retain,
+    /// The source of this copy did not have them, or not any more.
+    Gap,
 }
 
 impl Reason {
-    const ALL: [(Reason, &'static str); 4] = [
+    const ALL: [(Reason, &'static str); 5] = [
         (Reason::Compact, "compact"),
         (Reason::Redact, "redact"),
         (Reason::Repair, "repair"),
         (Reason::Retain, "retain"),
+        (Reason::Gap, "gap"),
     ];
 
     /// Its word in the file.

@@ -1,5 +1,5 @@
 //! Small state files, replaced whole and never written in place: a crash at any moment leaves the
-//! old content or the new.
+//! old content or the new. Those that must not be misread end in a checksum ([`seal`], [`unseal`]).
 
 use std::io;
 
@@ -52,5 +52,29 @@ pub fn unlink_if_there(dir: &dyn Dir, name: &str) -> io::Result<()> {
     match dir.unlink(name) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+/// A text of whole lines, sealed: with the line `crc32 HHHHHHHH` behind it, the CRC-32 (IEEE) of all
+/// lines above, their newlines included.
+pub fn seal(mut text: String) -> Vec<u8> {
+    let crc = crc32fast::hash(text.as_bytes());
+    text.push_str(&format!("crc32 {crc:08x}\n"));
+    text.into_bytes()
+}
+
+/// The lines of a sealed text, or what is wrong with it.
+///
+/// # Errors
+/// It is no text, cut short, or the checksum does not hold.
+pub fn unseal(bytes: &[u8]) -> Result<&str, &'static str> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "not text")?;
+    let body = text.strip_suffix('\n').ok_or("it ends in mid-line")?;
+    let (body, last) = body.rsplit_once('\n').ok_or("it ends early")?;
+    let body = text.get(..body.len() + 1).unwrap_or_default();
+    let crc = last.strip_prefix("crc32 ").ok_or("no checksum")?;
+    match crc == format!("{:08x}", crc32fast::hash(body.as_bytes())) {
+        true => Ok(body),
+        false => Err("the checksum does not match"),
     }
 }

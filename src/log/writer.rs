@@ -21,15 +21,14 @@
 //! A roll seals the old segment (zeros cut, final time index entry), announces the new base in the
 //! end hint, and only then makes the new files: a crash in between leaves the old segment active.
 
+use std::cell::Cell;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::batch::{Batch, BatchHeader};
-use crate::format::builder::{Chunk, SealedBatch, detach, stamp};
-use crate::format::frame::{Frame, frame};
+use crate::format::builder::{Chunk, stamp};
 use crate::format::names::{Kind, file_name};
 use crate::format::snapshot::ProducerEntry;
 use crate::format::{Limits, Offset};
@@ -40,11 +39,14 @@ use crate::log::lock::LockFile;
 use crate::log::lost::Lost;
 pub use crate::log::place::{check_place, open_end, open_logd_dir};
 use crate::log::producers::{self, Producers};
-use crate::log::recovery::{Recovery, tally_of};
+use crate::log::recovery::{Recovery, is_full, tally_of};
 use crate::log::sync::Syncer;
-use crate::log::{epoch, failed, files};
-use crate::segment::active::{ActiveSegment, Noted, RELATIVE_OFFSET_MAX, RollLimits};
+use crate::log::{epoch, failed, files, replica, txns};
+use crate::segment::active::{ActiveSegment, Noted, RollLimits};
 use crate::sys::{Dir, File, Host, Wait};
+
+mod placed;
+mod received;
 
 /// Longest time the append lock is held while input keeps coming.
 pub const HOLD_MAX: Duration = Duration::from_millis(2);
@@ -84,10 +86,20 @@ pub struct Writer {
     /// A segment with producer batches was sealed and wants its snapshot.
     snapshot_due: Option<Offset>,
     producers: Option<Producers>,
-    /// For maintenance: a copy or a fenced log may be rolled too, since that appends nothing.
-    rolls_only: bool,
+    role: Role,
     /// Whoever opened this holds the maintenance lock.
     holds_maintenance: bool,
+}
+
+/// What a log is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Appending records: not to a copy, nor to a fenced log.
+    Append,
+    /// Maintenance: a copy or a fenced log may be rolled too, since that appends nothing.
+    Roll,
+    /// Receiving what another log holds ([`crate::log::copy`]).
+    Receive,
 }
 
 /// What this process knows of the log's end.
@@ -141,7 +153,7 @@ impl Writer {
             lost: Vec::new(),
             snapshot_due: None,
             producers: None,
-            rolls_only: false,
+            role: Role::Append,
             holds_maintenance: false,
         })
     }
@@ -156,12 +168,21 @@ impl Writer {
         path: &Path,
         options: WriterOptions,
     ) -> Result<Writer> {
-        let writer = Writer::open(host, path, options)?;
-        let rolls_only = true;
-        Ok(Writer {
-            rolls_only,
-            ..writer
-        })
+        let role = Role::Roll;
+        Writer::open(host, path, options).map(|w| Writer { role, ..w })
+    }
+
+    /// As [`Writer::open`], for whoever receives a copy, and holds its `receiver.lock`.
+    ///
+    /// # Errors
+    /// As [`Writer::open`].
+    pub(super) fn open_to_receive(
+        host: &Arc<dyn Host>,
+        path: &Path,
+        options: WriterOptions,
+    ) -> Result<Writer> {
+        let role = Role::Receive;
+        Writer::open(host, path, options).map(|w| Writer { role, ..w })
     }
 
     /// Says that the caller holds the maintenance lock, so that recovery does not wait for it.
@@ -261,8 +282,8 @@ impl Writer {
     /// Everything that must be true under the lock before a byte is written.
     fn prepare(&mut self) -> Result<()> {
         failed::refuse_if_failed(self.logd_dir.as_ref())?;
-        if !self.rolls_only {
-            self.refuse_copies()?;
+        if self.role == Role::Append {
+            replica::refuse_appends(self.logd_dir.as_ref())?;
         }
         if !self.end_is_current().map_err(|e| self.io(e))? {
             // Removed: nobody knows what others did meanwhile.
@@ -291,27 +312,6 @@ impl Writer {
     fn end_is_current(&self) -> io::Result<bool> {
         let held = self.end_file.id()?;
         Ok(self.logd_dir.id_of(files::END)? == Some(held))
-    }
-
-    fn refuse_copies(&self) -> Result<()> {
-        let there = |name| {
-            self.logd_dir
-                .stat(name)
-                .map(|m| m.is_some())
-                .map_err(|e| self.io(e))
-        };
-        if there(files::REPLICA)? {
-            let why = "this is a copy of another log and takes no appends until it is promoted";
-            let hint = format!("logd promote {}", self.path().display());
-            return Err(Error::new(ErrorKind::Permission, why)
-                .at_path(self.path())
-                .hint(hint));
-        }
-        if there(files::FENCED)? {
-            let why = "fenced: a copy of this log was promoted and takes the appends now";
-            return Err(Error::data(why).at_path(self.path()));
-        }
-        Ok(())
     }
 
     /// Whether nobody wrote since this process did, not even in part.
@@ -382,12 +382,17 @@ impl Writer {
             recovery_point: self.parent.recovery_point(),
             holds_maintenance: self.holds_maintenance,
             limits: self.limits,
+            has_markers: Cell::new(false),
         };
         let recovered = recovery.run()?;
+        let has_markers = recovery.has_markers.get();
         self.lost.extend(recovered.lost);
         let next = recovered.active.tally().next_offset;
+        if has_markers {
+            self.mend_txns(end.durable.unwrap_or(recovered.active.base()))?;
+        }
         let state = WriteState {
-            epoch: epoch::current(self.log.dir().as_ref(), next)?,
+            epoch: self.current_epoch(next)?,
             highest: end.hint.map_or(next, |h| h.highest.max(next)),
             sequence: end.hint.map_or(0, |h| h.sequence),
             active: recovered.active,
@@ -407,6 +412,25 @@ impl Writer {
                 .map_err(|e| self.io(e))?;
         }
         Ok(())
+    }
+
+    /// Makes transaction indexes anew of which a process that died may have written too little. They
+    /// are derived: a full disk must not keep maintenance from making room.
+    fn mend_txns(&self, from: Offset) -> Result<()> {
+        match txns::mend(&self.log, from, &self.limits) {
+            Err(e) if self.role == Role::Roll && is_full(&e) => Ok(()),
+            mended => mended,
+        }
+    }
+
+    /// The leader epoch of what is appended. Only who appends begins a history where there is none: a
+    /// copy has its source's.
+    fn current_epoch(&self, log_end: Offset) -> Result<i32> {
+        let dir = self.log.dir().as_ref();
+        match self.role {
+            Role::Append => epoch::current(dir, log_end),
+            Role::Roll | Role::Receive => Ok(epoch::read(dir)?.last().map_or(0, |e| e.epoch)),
+        }
     }
 
     fn state(&mut self) -> Result<&mut WriteState> {
@@ -453,7 +477,7 @@ impl Writer {
     /// Wall and boot clock for the hint. Maintenance appends nothing: it leaves those of this boot, by
     /// which a jump of the clock since the last append is told.
     fn clocks_of_last_append(&self) -> Result<(i64, i64)> {
-        if self.rolls_only {
+        if self.role == Role::Roll {
             let end = end::read_from(self.end_file.as_ref()).map_err(|e| self.io(e))?;
             if let Some(h) = end.hint.filter(|h| h.is_of(self.host.boot_id())) {
                 return Ok((h.wall_ms, h.boot_ms));
@@ -531,6 +555,11 @@ pub struct Hold<'a> {
 }
 
 impl Hold<'_> {
+    /// The partition as a list of segments.
+    pub fn log(&self) -> &LogDir {
+        &self.writer.log
+    }
+
     /// Offset that the next record gets.
     pub fn next_offset(&self) -> Offset {
         self.next
@@ -661,133 +690,6 @@ impl Hold<'_> {
         error
     }
 
-    /// Appends batches as they were stored elsewhere, one after the other in `bytes`: each must be a
-    /// whole, sound magic 2 batch. Base offsets are given anew, or with `keep_offsets` kept, and
-    /// must then not lie below the end.
-    ///
-    /// # Errors
-    /// In [`Appended::error`]: `Data` for a batch that is not sound or lies too low.
-    pub fn append_stored(&mut self, bytes: &mut [u8], keep_offsets: bool) -> Appended {
-        let first = self.next_offset();
-        let (mut batches, mut at, mut error) = (0, 0, None);
-        while at < bytes.len() && error.is_none() {
-            let rest = bytes.get_mut(at..).unwrap_or_default();
-            match self.append_one_stored(rest, keep_offsets) {
-                Ok(size) => {
-                    at += size;
-                    batches += 1;
-                }
-                Err(e) => error = Some(e),
-            }
-        }
-        Appended {
-            first,
-            next: self.next_offset(),
-            batches,
-            error,
-        }
-    }
-
-    fn append_one_stored(&mut self, rest: &mut [u8], keep_offsets: bool) -> Result<usize> {
-        let Frame::Entry(size) = frame(rest, &self.writer.limits) else {
-            return Err(Error::data("not a whole record batch"));
-        };
-        let bytes = rest.get_mut(..size).unwrap_or_default();
-        let header = sound_v2(bytes)?;
-        if header.is_control() {
-            return Err(Error::data(
-                "a control batch belongs to the log it was written in",
-            ));
-        }
-        // Its producer and its transaction are those of another log; here they would stay open.
-        if header.has_producer() || header.is_transactional() {
-            detach(bytes);
-        }
-        let next = self.next_offset();
-        let base = if keep_offsets {
-            header.base_offset
-        } else {
-            next
-        };
-        if base < next {
-            let why = format!("the batch begins at offset {base}, but the log ends at {next}");
-            return Err(Error::data(why).at_path(self.writer.path()));
-        }
-        let delta = i32::try_from(header.last_offset - header.base_offset).unwrap_or(i32::MAX);
-        let sealed = SealedBatch {
-            start: 0,
-            size,
-            count: header.count,
-            last_offset_delta: delta,
-            max_timestamp: header.max_timestamp,
-            has_producer: false,
-        };
-        self.append_at(bytes, &sealed, base)?;
-        Ok(size)
-    }
-
-    /// Appends the batches of a chunk, the first at `base`, which must not lie below the end.
-    ///
-    /// # Errors
-    /// `Data` if it does; else as [`Hold::append`].
-    pub fn append_chunk_at(&mut self, chunk: &mut Chunk, base: Offset) -> Result<Appended> {
-        let next = self.next_offset();
-        if base < next {
-            let why = format!("offset {base} is taken; the log ends at {next}");
-            return Err(Error::data(why).at_path(self.writer.path()));
-        }
-        let Chunk { bytes, batches } = chunk;
-        let mut at = base;
-        for (i, batch) in batches.iter().enumerate() {
-            let place = bytes
-                .get_mut(batch.start..batch.start + batch.size)
-                .unwrap_or_default();
-            if let Err(e) = self.append_at(place, batch, at) {
-                let next = self.next_offset();
-                return Ok(Appended {
-                    first: base,
-                    next,
-                    batches: i,
-                    error: Some(e),
-                });
-            }
-            at = self.next_offset();
-        }
-        Ok(Appended {
-            first: base,
-            next: at,
-            batches: batches.len(),
-            error: None,
-        })
-    }
-
-    /// Writes one batch at `base`, which is the log end or beyond.
-    fn append_at(&mut self, bytes: &mut [u8], batch: &SealedBatch, base: Offset) -> Result<()> {
-        let (roll, zero_fill) = (self.writer.options.roll, self.writer.options.zero_fill);
-        let last_offset = base + i64::from(batch.last_offset_delta);
-        let active = &self.writer.state()?.active;
-        if active.must_roll(&roll, &active.ahead(), batch, last_offset) {
-            // Named after the log end, so that no gap is left between segments, unless the jump is too
-            // wide for one segment.
-            let end = active.tally().next_offset;
-            let wide = last_offset - end > RELATIVE_OFFSET_MAX;
-            self.writer.roll(if wide { base } else { end })?;
-        }
-        let state = self.writer.state()?;
-        stamp(bytes, base, state.epoch);
-        self.dirty = true;
-        let (written, e) = state.active.write(bytes, zero_fill);
-        let noted = Noted {
-            size: batch.size as u64,
-            last_offset,
-            max_timestamp: batch.max_timestamp,
-            has_producer: batch.has_producer,
-        };
-        count_whole(&mut state.active, &[noted], written as u64);
-        self.next = state.active.tally().next_offset;
-        e.map_or(Ok(()), |e| Err(self.cut_back(e)))
-    }
-
     /// The state of a producer as of the log end: from the newest snapshot and the batches after it.
     ///
     /// # Errors
@@ -864,19 +766,6 @@ fn count_whole(active: &mut ActiveSegment, run: &[Noted], written: u64) -> usize
         whole += 1;
     }
     whole
-}
-
-fn sound_v2(bytes: &[u8]) -> Result<BatchHeader> {
-    let batch = Batch::check(bytes).map_err(|d| Error::data(d.reason).at_position(d.at as u64))?;
-    let header = batch.header().clone();
-    if header.magic != 2 {
-        let why = format!("magic {} is only read, never written", header.magic);
-        return Err(Error::data(why).at_position(16));
-    }
-    if header.last_offset < header.base_offset {
-        return Err(Error::data("the batch ends before it begins"));
-    }
-    Ok(header)
 }
 
 /// Whether the bytes that would be the next batch's length are zero (or not there).

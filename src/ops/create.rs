@@ -1,38 +1,21 @@
 //! Making a log: `init` and `append --create`.
 //!
-//! For each partition, in this order:
-//!
-//! 1. the directory `TOPIC-N`; the parent synced
-//! 2. `.logd/`, and in it a lock that keeps two makers apart; the partition synced
-//! 3. `.logd/id`, `.logd/config.toml`, `leader-epoch-checkpoint` (epoch 0 from offset 0), each whole
-//!    and synced
-//! 4. the first segment's `.index` and `.timeindex`, then its `.log`; the partition synced
-//!
-//! So a directory with a `.log` is finished, and one without is a maker's that was killed: making it
-//! again goes on where that one stopped, as long as nothing else is in there. The number of
-//! partitions is in the settings of each, so a topic that was only half made is told from a smaller
-//! one and finished too.
+//! Each partition is made as [`crate::log::make`] says: one that a killed maker left is told from a
+//! finished one and made to its end. The number of partitions is in the settings of each, so a topic
+//! that was only half made is told from a smaller one and finished too.
 
 use super::settings::{self, Document, Words};
 use super::topic::{self, Partition, find, open_if_there};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::Offset;
-use crate::format::checkpoint::{EpochStart, render_epochs};
-use crate::format::names::{self, Kind, file_name, parse_partition, partition_name, valid_topic};
+use crate::format::names::{self, parse_partition, partition_name, valid_topic};
 use crate::log::broker::Parent;
 use crate::log::files;
-use crate::log::lock::LockFile;
-use crate::log::state::write_state_file;
-use crate::log::writer::open_logd_dir;
-use crate::sys::{Dir, FsKind, Host, Wait};
+use crate::log::make::{is_finished, lock_own, make_partition};
+use crate::log::place::open_logd_dir;
+use crate::sys::{Dir, FsKind, Host};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// How long to wait for another maker of the same partition, or for an appender: they need
-/// milliseconds.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// What to make.
 pub struct NewLog<'a> {
@@ -61,7 +44,12 @@ pub fn create(host: &dyn Host, new: &NewLog<'_>) -> Result<Vec<Partition>> {
     let _broker = Parent::enter(host, parent.path())?;
     let words = own_words(new, wanted.len());
     for p in unfinished(&*parent, &wanted, &there, new, &words)? {
-        make_partition(host, &*parent, &p, &words)?;
+        make_partition(
+            host,
+            &*parent,
+            &p.name(),
+            &Document::from(words.clone()).render(),
+        )?;
     }
     Ok(wanted)
 }
@@ -95,7 +83,12 @@ pub fn change(host: &dyn Host, partitions: &[Partition], words: &Words) -> Resul
         for n in last.number.saturating_add(1)..count {
             let path = first.path.with_file_name(partition_name(&first.topic, n));
             let p = partition(&path, &first.topic, n);
-            make_partition(host, &*parent, &p, &new)?;
+            make_partition(
+                host,
+                &*parent,
+                &p.name(),
+                &Document::from(new.clone()).render(),
+            )?;
             all.push(p);
         }
     }
@@ -229,13 +222,6 @@ fn open_partition(parent: &dyn Dir, p: &Partition) -> Result<Arc<dyn Dir>> {
     opened.map_err(|e| Error::io("cannot open", e).at_path(&p.path))
 }
 
-fn is_finished(dir: &dyn Dir) -> Result<bool> {
-    let all = dir.list();
-    let all = all.map_err(|e| Error::io("cannot list", e).at_path(dir.path()))?;
-    let segment = |n: &String| names::parse(n).is_some_and(|f| f.kind == Kind::Log);
-    Ok(all.iter().any(segment))
-}
-
 /// The directory that the log will lie in, made if it is absent.
 pub(super) fn open_parent(host: &dyn Host, path: &Path) -> Result<Arc<dyn Dir>> {
     let mut missing: Vec<PathBuf> = Vec::new();
@@ -282,102 +268,6 @@ pub(super) fn refuse_network_fs(dir: &dyn Dir, allowed: bool) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-fn make_partition(host: &dyn Host, parent: &dyn Dir, p: &Partition, words: &Words) -> Result<()> {
-    let cannot = |e| Error::io("cannot make the log", e).at_path(&p.path);
-    make_dir_if_absent(parent, &p.name()).map_err(cannot)?;
-    // Also after another maker's mkdir: it may not have come to its sync.
-    parent.sync().map_err(cannot)?;
-    let dir = open_partition(parent, p)?;
-    refuse_foreign(&*dir)?;
-    let own = open_logd_dir(&*dir)?;
-    let lock = lock_own(host, &*own, files::MAINTENANCE_LOCK, &p.path)?;
-    let made = match is_finished(&*dir)? {
-        true => Ok(()), // by the maker we waited for
-        false => fill(host, &*dir, &*own, words).map_err(cannot),
-    };
-    lock.clear_note();
-    made
-}
-
-fn make_dir_if_absent(dir: &dyn Dir, name: &str) -> io::Result<()> {
-    match dir.make_dir(name) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made,
-    }
-}
-
-/// Takes one of the partition's locks, waiting for as long as its holder may reasonably need.
-fn lock_own(host: &dyn Host, own: &dyn Dir, name: &'static str, log: &Path) -> Result<LockFile> {
-    let lock = LockFile::open(own, name)?;
-    if !lock.acquire(own, Wait::Until(Instant::now() + LOCK_WAIT))? {
-        let why = "was replaced by another process meanwhile";
-        return Err(Error::new(ErrorKind::Locked, why).at_path(log));
-    }
-    lock.write_note(host, "logd init");
-    Ok(lock)
-}
-
-/// Refuses a directory that holds anything a killed maker cannot have left.
-fn refuse_foreign(dir: &dyn Dir) -> Result<()> {
-    let all = dir.list();
-    let all = all.map_err(|e| Error::io("cannot list", e).at_path(dir.path()))?;
-    let first = [Kind::Log, Kind::OffsetIndex, Kind::TimeIndex].map(|k| file_name(Offset::ZERO, k));
-    let ours = |n: &&String| {
-        *n == files::LOGD_DIR
-            || n.trim_end_matches(".tmp") == names::LEADER_EPOCH_CHECKPOINT
-            || first.contains(n)
-    };
-    match all.iter().find(|n| !ours(n)) {
-        Some(name) => {
-            let why = format!("not empty: it holds {name}");
-            Err(Error::new(ErrorKind::CannotCreate, why).at_path(dir.path()))
-        }
-        None => Ok(()),
-    }
-}
-
-/// Steps 3 and 4, with the lock held.
-fn fill(host: &dyn Host, dir: &dyn Dir, own: &dyn Dir, words: &Words) -> io::Result<()> {
-    if own.stat(files::ID)?.is_none() {
-        write_state_file(own, files::ID, new_id(host)?.as_bytes())?;
-    }
-    let document = Document::from(words.clone());
-    write_state_file(own, files::CONFIG, document.render().as_bytes())?;
-    let epochs = render_epochs(&[EpochStart {
-        epoch: 0,
-        start: Offset::ZERO,
-    }]);
-    write_state_file(dir, names::LEADER_EPOCH_CHECKPOINT, epochs.as_bytes())?;
-    for kind in [Kind::OffsetIndex, Kind::TimeIndex, Kind::Log] {
-        match dir.create(&file_name(Offset::ZERO, kind)) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            made => drop(made?),
-        }
-    }
-    dir.sync()
-}
-
-/// What `.logd/id` of a new log holds.
-pub(super) fn new_id(host: &dyn Host) -> io::Result<String> {
-    Ok(format!("{}\n", uuid(host.random_id()?)))
-}
-
-/// A random (version 4) UUID in its usual form.
-fn uuid(mut id: [u8; 16]) -> String {
-    id[6] = id[6] & 0x0f | 0x40;
-    id[8] = id[8] & 0x3f | 0x80;
-    let hex: String = id.iter().map(|b| format!("{b:02x}")).collect();
-    let part = |r| hex.get(r).unwrap_or_default();
-    let (a, b, c, d, e) = (
-        part(0..8),
-        part(8..12),
-        part(12..16),
-        part(16..20),
-        part(20..32),
-    );
-    format!("{a}-{b}-{c}-{d}-{e}")
 }
 
 #[cfg(test)]

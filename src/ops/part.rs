@@ -9,7 +9,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::create;
 use crate::error::{Error, Result};
 use crate::format::batch::{Batch, BatchHeader, TimestampType};
 use crate::format::builder::{BatchBuilder, Chunk, Seal};
@@ -21,6 +20,7 @@ use crate::format::{Offset, TimestampMs};
 use crate::log::files;
 use crate::log::fresh::{Fresh, Placed};
 use crate::log::listing::{LogDir, SegmentRef};
+use crate::log::make;
 use crate::log::place::open_logd_dir;
 use crate::log::state::write_state_file;
 use crate::sys::Host;
@@ -274,7 +274,7 @@ impl Part {
         let dir = self.fresh.dir()?;
         let fail = |e| Error::io("cannot write", e).at_path(dir.path());
         let own = open_logd_dir(dir.as_ref())?;
-        let id = create::new_id(host.as_ref()).map_err(fail)?;
+        let id = make::new_id(host.as_ref()).map_err(fail)?;
         write_state_file(own.as_ref(), files::ID, id.as_bytes()).map_err(fail)?;
         write_state_file(own.as_ref(), files::CONFIG, config.as_bytes()).map_err(fail)?;
         let first = self.fresh.first_offset().unwrap_or(Offset::ZERO);
