@@ -32,6 +32,7 @@ mod complete;
 pub mod context;
 mod dump;
 pub mod exit;
+mod forced;
 mod get;
 mod grep;
 mod groups;
@@ -292,6 +293,12 @@ pub fn run(mut words: impl Iterator<Item = OsString>) -> Exit {
             end(&mut Context::new(""), |ctx| complete::complete(ctx, &words))
         }
         Some("-h" | "--help") => end(&mut Context::new("help"), help::overview),
+        Some("replicate") => end(&mut Context::new("replicate"), |ctx| {
+            match (words.next(), words.next(), words.next()) {
+                (Some(option), Some(dir), None) if option == "--stdio" => forced::run(ctx, &dir),
+                _ => Err(no_such_command("replicate")),
+            }
+        }),
         Some(name) => match entry(name) {
             Some(entry) => run_command(entry, words),
             None => end(&mut Context::new(""), |_| Err(no_such_command(name))),
@@ -309,15 +316,29 @@ pub fn run(mut words: impl Iterator<Item = OsString>) -> Exit {
 
 fn run_command(entry: &'static Entry, words: impl Iterator<Item = OsString>) -> Exit {
     message::install_panic_hook(entry.name);
-    let mut ctx = Context::new(entry.name);
-    end(&mut ctx, |ctx| {
+    parse_and(
+        &mut Context::new(entry.name),
+        entry,
+        words,
+        |ctx, m| match remote::is_asked(entry.name, m) {
+            true => remote::run(ctx, entry, m),
+            false => (entry.run)(ctx, m),
+        },
+    )
+}
+
+/// Reads the words of a command, does its `work`, and gives the status.
+fn parse_and(
+    ctx: &mut Context,
+    entry: &'static Entry,
+    words: impl Iterator<Item = OsString>,
+    work: impl FnOnce(&mut Context, &ArgMatches) -> Result<Outcome>,
+) -> Exit {
+    end(ctx, |ctx| {
         match definition(entry).try_get_matches_from(words) {
             Ok(matches) => {
                 ctx.set(&matches)?;
-                match !ctx.confined && remote::is_asked(entry.name, &matches) {
-                    true => remote::run(ctx, entry, &matches),
-                    false => (entry.run)(ctx, &matches),
-                }
+                work(ctx, &matches)
             }
             Err(e) => match e.kind() {
                 clap::error::ErrorKind::DisplayHelp => help::show(ctx, e.render()),
@@ -328,6 +349,12 @@ fn run_command(entry: &'static Entry, words: impl Iterator<Item = OsString>) -> 
             },
         }
     })
+}
+
+/// Speaks the protocol of replication on stdin and stdout.
+fn peer(_ctx: &mut Context) -> Result<Outcome> {
+    let why = "this version of logd does not replicate";
+    Err(Error::new(ErrorKind::Version, why))
 }
 
 /// Does the work, flushes what it wrote, tells what failed, and gives the status.

@@ -7,6 +7,7 @@
 //! | [`real`]    | the machine: every name is opened relative to a directory's descriptor |
 //! | [`sim`]     | a disk in memory that fails, fills up and loses power when a test says so |
 //! | [`child`]   | waiting for a child process |
+//! | [`confined`] | a machine of which one directory is all there is |
 //! | [`fs_kind`] | is a file system local, or can its locks and sync errors not be relied on |
 //! | [`map`]     | read-only memory maps; the only unsafe code of the crate |
 //! | [`pipe`]    | what a standard stream is, how large its buffer, when it is readable |
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub mod child;
+pub mod confined;
 pub mod fs_kind;
 pub mod map;
 pub mod pipe;

@@ -120,7 +120,7 @@ const FILE_FLAGS: OFlag = OFlag::O_NOFOLLOW
     .union(OFlag::O_NONBLOCK)
     .union(OFlag::O_NOCTTY);
 
-struct RealDir {
+pub(super) struct RealDir {
     fd: OwnedFd,
     path: PathBuf,
     /// Asked for once.
@@ -139,7 +139,7 @@ fn remembered(
 }
 
 impl RealDir {
-    fn new(fd: OwnedFd, path: PathBuf) -> RealDir {
+    pub(super) fn new(fd: OwnedFd, path: PathBuf) -> RealDir {
         let id = OnceLock::new();
         RealDir { fd, path, id }
     }
