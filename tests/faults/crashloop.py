@@ -305,13 +305,13 @@ def new_boot_id(directory):
 
 
 def in_private_namespace(directory):
-    """Starts this script again in a mount namespace where BOOT_ID is ours to change."""
+    """Starts the running script again in a mount namespace where BOOT_ID is ours to change."""
     if os.environ.get("CRASHLOOP_BOOT_ID") == directory:
         return
     new_boot_id(directory)
     os.environ["CRASHLOOP_BOOT_ID"] = directory
     bind = f'mount --bind "$0" {BOOT_ID} && exec "$@"'
-    ours = [sys.executable, os.path.abspath(__file__), *sys.argv[1:]]
+    ours = [sys.executable, os.path.abspath(sys.argv[0]), *sys.argv[1:]]
     os.execvp("unshare", ["unshare", "-m", "sh", "-c", bind, directory + ".boot_id", *ours])
 
 
