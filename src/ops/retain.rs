@@ -385,7 +385,7 @@ fn cut_first(m: &Maintenance, plan: &Plan) -> Result<Offset> {
         m.empty_tmp()?;
         return Ok(stretch.end);
     };
-    copy_txns(m, &segment, &mut out)?;
+    copy_txns(m, &segment, first, &mut out)?;
     let built = out.finish(meta.mtime_ms)?;
     rewritten::add(
         m.logd_dir().as_ref(),
@@ -397,8 +397,8 @@ fn cut_first(m: &Maintenance, plan: &Plan) -> Result<Offset> {
     Ok(first)
 }
 
-/// The aborted transactions of a segment, for the one that replaces it.
-fn copy_txns(m: &Maintenance, segment: &SegmentRef, out: &mut Output) -> Result<()> {
+/// The aborted transactions of a segment, for the one that replaces it from `first` on.
+fn copy_txns(m: &Maintenance, segment: &SegmentRef, first: Offset, out: &mut Output) -> Result<()> {
     let name = segment.index_name(Kind::TxnIndex);
     let bytes = match m.log().open_optional(&name)? {
         Some(file) => read_small(file.as_ref(), TXN_INDEX_BYTES_MAX)
@@ -406,7 +406,8 @@ fn copy_txns(m: &Maintenance, segment: &SegmentRef, out: &mut Output) -> Result<
         None => return Ok(()),
     };
     out.want_txn_index();
-    entries::<TxnEntry>(&bytes).for_each(|e| out.add_txn(e));
+    let kept = entries::<TxnEntry>(&bytes).filter(|e| e.last_offset >= first);
+    kept.for_each(|e| out.add_txn(e));
     Ok(())
 }
 

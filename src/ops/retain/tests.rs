@@ -4,6 +4,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::log::testing::TestLog;
 use crate::log::writer::{Writer, WriterOptions};
+use crate::ops::verify::tests::findings;
 use crate::segment::active::RollLimits;
 use crate::sys::RealHost;
 use crate::sys::sim::{Fault, Policy, SimHost};
@@ -441,6 +442,36 @@ fn exact_retention_in_a_gap_begins_behind_it() {
     retain(&log, &bounds).unwrap();
     assert_eq!(left(&log), (10, words("10c")));
     assert!(retain(&log, &bounds).is_none(), "again");
+}
+
+/// Of the transaction index only what the cut segment still has a marker of stays.
+#[test]
+fn exact_retention_forgets_aborted_transactions_with_their_markers() {
+    use crate::format::index::Entry;
+    let log = TestLog::new("t-0");
+    let first = log.segment(0).txn(7, 0, "x").abort(7, 1).batch(2, "a");
+    first.txn(7, 3, "y").abort(7, 4).write();
+    log.segment(5).batch(5, "b").write();
+    let mut bytes = Vec::new();
+    for (first, last) in [(0, 1), (3, 4)] {
+        let entry = TxnEntry {
+            producer_id: 7,
+            first_offset: Offset(first),
+            last_offset: Offset(last),
+            last_stable_offset: Offset(last + 1),
+        };
+        entry.encode(&mut bytes);
+    }
+    log.file("00000000000000000000.txnindex", &bytes);
+    let bounds = Bounds {
+        before: Some(Pos::Offset(2)),
+        exact: true,
+        ..Bounds::default()
+    };
+    retain(&log, &bounds).unwrap();
+    assert_eq!(findings(&log.path()), words(""));
+    let kept = std::fs::read(log.path().join("00000000000000000002.txnindex")).unwrap();
+    assert_eq!(kept, bytes[TxnEntry::BYTES..]);
 }
 
 /// What producers did in segments that go is in a snapshot that decodes, and that the log reaches even
