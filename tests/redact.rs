@@ -126,6 +126,32 @@ fn ranges_fields_and_drops() {
     );
 }
 
+/// The index of a segment that holds nothing of it stays; others go, and so does what was made of a
+/// segment that is no longer there.
+#[test]
+fn look_up_indexes_that_may_tell_of_it_are_removed() {
+    let logs = Logs::with("users-0", &["--segment-size", "1KiB"]);
+    for part in 0..6 {
+        let key = if part == 2 { "ann" } else { "bob" };
+        let lines = format!("{key}\t{}\n", "x".repeat(600));
+        logs.append("users-0", &["-K", "\\t"], &lines);
+    }
+    logs.output(&["index", "--by", "key", "users-0"]);
+    let name = |base: i32| format!("users-0/.logd/keys/{base:020}-key.lookup");
+    let there = |base| logs.path(&name(base)).exists();
+    assert!((0..5).all(there));
+    std::fs::copy(logs.path(&name(2)), logs.path(&name(100))).unwrap();
+    std::fs::copy(logs.path(&name(2)), logs.path(&name(4))).unwrap();
+    let ran = redact(&logs, &["-k", "ann", "--yes", "--rate", "1GiB", "users"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let left: Vec<i32> = [0, 1, 2, 3, 4, 100]
+        .into_iter()
+        .filter(|b| there(*b))
+        .collect();
+    assert_eq!(left, [0, 1, 3]);
+    assert_eq!(logs.output(&["verify", "users-0"]), "");
+}
+
 #[test]
 fn content_outside_the_named_fields_is_told_and_65() {
     let logs = Logs::with("cards-0", &[]);
@@ -146,8 +172,7 @@ fn content_outside_the_named_fields_is_told_and_65() {
         ],
     );
     assert_eq!(ran.code, Some(65), "{ran:?}");
-    let told =
-        "cards-0: 1 records match outside of the fields that --only names, first at offset 1";
+    let told = "cards-0: 1 records hold it outside of the fields that --only names, or are no JSON or row to find these in, first at offset 1";
     assert!(ran.err.contains(told), "{ran:?}");
     let shown = logs.output(&["cat", "cards"]);
     let expected = "{\"card\":null,\"note\":\"ok\"}\n{\"card\":null,\"note\":\"4111\"}\n";

@@ -1,12 +1,11 @@
 //! `logd compact`: keep the newest value per key.
 
-use super::progress::Progress;
+use super::maintain::Pacer;
 use super::table::{self, Cell, human_bytes};
 use super::{Context, Outcome, args, maintain};
 use crate::error::{Error, Result};
 use crate::ops::compact::{self, Hooks, Plan, Report};
 use crate::ops::settings::Words;
-use crate::ops::throttle::Throttle;
 use crate::ops::topic::Partition;
 use crate::ops::words;
 use crate::sys::signals;
@@ -35,9 +34,6 @@ a record comes on top.
 
 Damage in the log is told (65) before anything is changed. A log with nothing to do is not written to.
 INT and TERM end it after the segment in hand.";
-
-/// How often the work is paced and its progress told.
-const PACE_BYTES: u64 = 1 << 20;
 
 /// The definition.
 pub fn command() -> Command {
@@ -93,16 +89,10 @@ pub fn run(ctx: &mut Context, matches: &ArgMatches) -> Result<Outcome> {
             return Ok(Outcome::Signal(u8::try_from(signal).unwrap_or(0)));
         }
         let done = of_log(ctx, &p, &plan).and_then(|plan| {
-            let mut progress = Progress::new(ctx, None);
-            let throttle = Throttle::new(rate);
-            let mut moved = 0;
+            let mut pacer = Pacer::new(ctx, rate);
             let mut hooks = Hooks {
                 pace: &mut |bytes| {
-                    moved += bytes;
-                    if moved >= PACE_BYTES {
-                        progress.advance(moved, 0);
-                        throttle.spend(std::mem::take(&mut moved));
-                    }
+                    pacer.moved(bytes);
                     Ok(())
                 },
                 stop: &|| signals::stop_requested().is_some(),

@@ -1,9 +1,11 @@
 //! What the commands that look after a log share: their options, and what is said of a recovery.
 
+use super::progress::Progress;
 use super::{Context, args};
 use crate::error::Result;
 use crate::log::lost::Lost;
 use crate::log::maintenance::MaintenanceOptions;
+use crate::ops::throttle::Throttle;
 use crate::ops::topic::Partition;
 use clap::{ArgMatches, Command};
 use std::path::Path;
@@ -46,6 +48,36 @@ pub fn partitions(ctx: &mut Context, matches: &ArgMatches) -> Result<Vec<Partiti
         }
     }
     Ok(partitions)
+}
+
+/// How often the work is paced and its progress told.
+const PACE_BYTES: u64 = 1 << 20;
+
+/// Holds a job to its `--rate` and tells how far it is.
+pub struct Pacer {
+    progress: Progress,
+    throttle: Throttle,
+    moved: u64,
+}
+
+impl Pacer {
+    /// For a job of unknown size.
+    pub fn new(ctx: &Context, rate: Option<u64>) -> Pacer {
+        Pacer {
+            progress: Progress::new(ctx, None),
+            throttle: Throttle::new(rate),
+            moved: 0,
+        }
+    }
+
+    /// So many bytes were read or written.
+    pub fn moved(&mut self, bytes: u64) {
+        self.moved += bytes;
+        if self.moved >= PACE_BYTES {
+            self.progress.advance(self.moved, 0);
+            self.throttle.spend(std::mem::take(&mut self.moved));
+        }
+    }
 }
 
 /// Says what recovery had to take out before the work could begin.

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use clap::{ArgAction, ArgMatches, Command};
 
+use super::maintain::Pacer;
 use super::table::{self, Cell};
 use super::{Context, Outcome, args, maintain};
 use crate::error::{Error, ErrorKind, Result};
@@ -36,9 +37,12 @@ salted with ID: who guesses one can tell that the guess is right. Do not put the
 left. Killed before that, the same command run again goes on and ends the same entry, ranges as they
 were understood the first time; until then logd verify reports it.
 
+Look-up indexes of what is changed are removed: logd index --by makes them anew.
 Files in .logd/lost+found are removed if they hold such a record, or bytes that are no whole batch
 and so cannot be searched. If the pattern is still found in the field searched, but outside the
-fields of --only, it tells the first such offset and exits 65.
+fields of --only, or a value is no JSON or more than one row, so that the field cannot be found in
+it, it tells the first such offset and exits 65. Of repeated headers and JSON members each is looked
+at, and in JSON strings with their escapes resolved; --in value looks at the bytes as they are.
 
 What it cannot reach: a reader that has an old file open reads it to its end; blocks that the file
 system has freed are not overwritten; backups, and this command line in a shell's history, are not
@@ -76,6 +80,7 @@ pub fn command() -> Command {
         .arg(args::switch("drop", "Remove the whole record"))
         .arg(args::dry_run().conflicts_with("yes"))
         .arg(args::switch("yes", "Do it; without this it only reports"))
+        .arg(args::rate())
         .args(args::waiting())
         .arg(args::allow_network_fs())
         .arg(args::clamp())
@@ -103,15 +108,22 @@ pub fn run(ctx: &mut Context, m: &ArgMatches) -> Result<Outcome> {
     let log = args::os(m, "log").unwrap_or_default();
     let partitions = ctx.resolve(log, select.as_ref())?;
     let yes = args::flag(m, "yes");
+    let rate = args::size(m, "rate")?;
     let host = ctx.host.clone();
     let mut rows = Vec::new();
     let mut outcome = Outcome::Done;
     for partition in &partitions {
         let path = &partition.path;
-        let done = match yes {
-            true => redact::redact(&host, path, &options, &maintenance),
-            false => redact::survey(&host, path, &options),
+        let mut pacer = Pacer::new(ctx, rate);
+        let mut pace = |bytes| {
+            pacer.moved(bytes);
+            Ok(())
         };
+        let done = match yes {
+            true => redact::redact(&host, path, &options, &maintenance, &mut pace),
+            false => redact::survey(&host, path, &options, &mut pace),
+        };
+        drop(pacer);
         match done {
             Ok(report) => {
                 rows.extend(self::rows(partition, &report));
@@ -252,7 +264,8 @@ fn tell(ctx: &Context, partition: &Partition, report: &Report, yes: bool) {
             String::new()
         };
         ctx.message.warn(format!(
-            "{path}: {n} records match outside of the fields that --only names{first}"
+            "{path}: {n} records hold it outside of the fields that --only names, or are no JSON or \
+             row to find these in{first}"
         ));
     }
     if yes && !report.id.is_empty() {

@@ -637,6 +637,23 @@ fn append_dense(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Whether `is` says yes to a string in the checked value `text`, its escapes resolved: one of the names
+/// and texts anywhere in it.
+pub fn any_string(text: &[u8], is: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+    let mut rest = text;
+    while let Some(quote) = memchr::memchr(b'"', rest) {
+        let inside = rest.get(quote..).unwrap_or_default();
+        let n = string_length(inside).min(inside.len());
+        let raw = inside.get(1..n.saturating_sub(1)).unwrap_or_default();
+        let escaped = memchr::memchr(b'\\', raw).is_some();
+        if is(&Text { raw, escaped }.bytes()) {
+            return true;
+        }
+        rest = inside.get(n..).unwrap_or_default();
+    }
+    false
+}
+
 /// A JSON pointer (RFC 6901): the tokens between its slashes, unescaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pointer(Vec<Vec<u8>>);

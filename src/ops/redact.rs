@@ -11,7 +11,8 @@
 //!
 //! 1. Search everything. Nothing found and nothing left unfinished: done, without a write.
 //! 2. An entry without an end in `.logd/redactions`, synced ([`crate::log::redactions`]).
-//! 3. Roll the active segment if it holds a hit. Remove the look-up indexes of the segments that do.
+//! 3. Roll the active segment if it holds a hit. Remove the look-up indexes of the segments that do,
+//!    and those that were made of what is no longer there.
 //! 4. For each of them: build it anew, note the range in `.logd/rewritten`, swap it in
 //!    ([`crate::log::swap`]).
 //! 5. Remove the files in `.logd/lost+found` with a hit, and those that cannot be searched because
@@ -60,8 +61,8 @@ mod search;
 mod tests;
 
 pub use mask::Action;
-pub use search::HEADER;
 use search::{Criteria, Searcher, Tally};
+pub use search::{HEADER, Pace};
 
 /// Positions in an index have 31 bits.
 const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
@@ -105,7 +106,8 @@ pub struct Report {
     pub id: String,
     /// The files that hold, or held, what is to go.
     pub files: Vec<Held>,
-    /// Records in which the pattern is still found, but outside of what was to go.
+    /// Records in which the pattern is still found, but outside of what was to go, or in which the
+    /// field that was to go cannot be told: no JSON, several rows.
     pub outside: u64,
     /// Records that still hold what was to go, and files that still cannot be searched.
     pub left: u64,
@@ -122,12 +124,18 @@ impl Report {
     }
 }
 
-/// Finds what [`redact`] would change in the partition at `path`. Takes no lock, writes nothing.
+/// Finds what [`redact`] would change in the partition at `path`. Takes no lock, writes nothing. `pace`
+/// is called with bytes that were read.
 ///
 /// # Errors
 /// `Data` for a damaged log; `NotFound` for an offset outside it; `Usage` for a pattern that is none;
 /// else what the system answers.
-pub fn survey(host: &Arc<dyn Host>, path: &Path, options: &RedactOptions) -> Result<Report> {
+pub fn survey(
+    host: &Arc<dyn Host>,
+    path: &Path,
+    options: &RedactOptions,
+    pace: Pace<'_>,
+) -> Result<Report> {
     let log = LogDir::open(host.as_ref(), path)?;
     let own = match log.dir().open_dir(files::LOGD_DIR) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
@@ -136,8 +144,8 @@ pub fn survey(host: &Arc<dyn Host>, path: &Path, options: &RedactOptions) -> Res
     let entry = begin(host.as_ref(), &log, own.as_deref(), options)?;
     let mut tries = 0;
     loop {
-        let work = || -> Result<Report> {
-            let mut searcher = searcher(options, &entry)?;
+        let mut work = || -> Result<Report> {
+            let mut searcher = searcher(options, &entry, pace)?;
             let view = View::of(log.clone())?;
             let end = view.end(Limits::default())?;
             let found = sweep(&log, view.segments(), &mut searcher, end)?;
@@ -155,7 +163,8 @@ pub fn survey(host: &Arc<dyn Host>, path: &Path, options: &RedactOptions) -> Res
     }
 }
 
-/// Removes what is to go from the partition at `path`. Durable on return.
+/// Removes what is to go from the partition at `path`. Durable on return. `pace` is called with bytes
+/// that were read or written.
 ///
 /// # Errors
 /// As [`survey`] and [`Maintenance::open`]. A failure leaves the log as it was, or changed in part;
@@ -165,12 +174,13 @@ pub fn redact(
     path: &Path,
     options: &RedactOptions,
     maintenance: &MaintenanceOptions,
+    pace: Pace<'_>,
 ) -> Result<Report> {
     let mut m = Maintenance::open(host, path, maintenance)?;
     let end = m.settle()?;
     let lost = m.take_lost();
     let entry = begin(host.as_ref(), m.log(), Some(m.logd_dir().as_ref()), options)?;
-    let mut searcher = searcher(options, &entry)?;
+    let mut searcher = searcher(options, &entry, pace)?;
     let found = sweep(m.log(), &m.segments()?, &mut searcher, end)?;
     let kept = lost_files(m.logd_dir().as_ref(), &mut searcher)?;
     let is_resumed = redactions::unfinished(m.logd_dir().as_ref())?
@@ -271,7 +281,11 @@ fn digest(id: &str, kind: &str, bytes: &[u8]) -> String {
     hash.iter().take(16).map(|b| format!("{b:02x}")).collect()
 }
 
-fn searcher<'a>(options: &'a RedactOptions, entry: &Redaction) -> Result<Searcher<'a>> {
+fn searcher<'a>(
+    options: &'a RedactOptions,
+    entry: &Redaction,
+    pace: Pace<'a>,
+) -> Result<Searcher<'a>> {
     let query = match &options.pattern {
         None => None,
         Some((pattern, field)) => Some(Query {
@@ -296,7 +310,7 @@ fn searcher<'a>(options: &'a RedactOptions, entry: &Redaction) -> Result<Searche
         query,
         offsets,
     };
-    Ok(Searcher::new(criteria, &options.action, &entry.id))
+    Ok(Searcher::new(criteria, &options.action, &entry.id, pace))
 }
 
 fn stored(field: &Field) -> Stored {
@@ -393,10 +407,7 @@ impl Work {
         };
         self.entry.records = records;
         redactions::put(m.logd_dir().as_ref(), &self.entry)?;
-        let active = m.segments()?.last().copied();
-        if self.found.segments.iter().any(|(s, _)| Some(*s) == active) {
-            self.end = m.roll()?;
-        }
+        self.seal(m, searcher)?;
         self.drop_indexes(m)?;
         for (segment, _) in &self.found.segments {
             rewrite(m, searcher, segment)?;
@@ -405,18 +416,45 @@ impl Work {
         self.finish(m, searcher)
     }
 
-    /// Removes the look-up indexes of what will be replaced.
+    /// Rolls the active segment if it holds a hit. What appenders added since the search is searched
+    /// then, too.
+    fn seal(&mut self, m: &mut Maintenance, searcher: &mut Searcher<'_>) -> Result<()> {
+        let before = m.segments()?;
+        let is_hit = |s: &SegmentRef| self.found.segments.iter().any(|(hit, _)| hit == s);
+        let Some(active) = before.last().filter(|s| is_hit(s)) else {
+            return Ok(());
+        };
+        self.end = m.roll()?;
+        let mut sealed = m.segments()?;
+        sealed.retain(|s| s.base() >= active.base() && s.base() < self.end);
+        for segment in sealed {
+            let tally = searcher.segment(m.log(), &segment, self.end)?;
+            if tally.hits > 0 && !self.found.segments.iter().any(|(s, _)| *s == segment) {
+                self.found.segments.push((segment, tally.hits));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the look-up indexes of what will be replaced, and those that no segment vouches for:
+    /// what they were made of may have held anything.
     fn drop_indexes(&self, m: &Maintenance) -> Result<()> {
         let keys = Keys::of(m.log())?;
         let Some(dir) = keys.dir() else {
             return Ok(());
         };
-        let going = |base| self.found.segments.iter().any(|(s, _)| s.base() == base);
-        let names = keys
-            .names()?
+        let stays: Vec<SegmentRef> = m
+            .segments()?
             .into_iter()
-            .filter(|(_, base, _)| going(*base));
-        let names: Vec<String> = names.map(|(name, ..)| name).collect();
+            .filter(|s| self.found.segments.iter().all(|(hit, _)| hit != s))
+            .collect();
+        let mut names = Vec::new();
+        for (name, base, _) in keys.names()? {
+            let of = stays.iter().find(|s| s.base() == base);
+            if !of.is_some_and(|s| vouches(m, &keys, s, &name)) {
+                names.push(name);
+            }
+        }
         keys::remove(dir.as_ref(), &names)
     }
 
@@ -447,6 +485,15 @@ impl Work {
     }
 }
 
+/// Whether the look-up index of this name was made of the segment as it is.
+fn vouches(m: &Maintenance, keys: &Keys, segment: &SegmentRef, name: &str) -> bool {
+    let header = keys.header(name).ok().flatten();
+    header.is_some_and(|(header, _)| {
+        let found = keys.find(m.log(), segment, &header.field);
+        matches!(found, Ok(keys::Found::Sound(_)))
+    })
+}
+
 /// Replaces a sealed segment by one without what is to go.
 fn rewrite(m: &Maintenance, searcher: &mut Searcher<'_>, segment: &SegmentRef) -> Result<()> {
     let mut out = Output::begin(m, segment.base())?;
@@ -464,6 +511,7 @@ fn rewrite(m: &Maintenance, searcher: &mut Searcher<'_>, segment: &SegmentRef) -
             let start = changed.as_ref().map_or(header.base_offset, |c| c.start);
             changed = Some(start..header.last_offset.next());
         }
+        searcher.moved(2 * batch.bytes().len())?;
         match out.bytes() > SEGMENT_BYTES_MAX {
             true => Err(grown(batch.header().base_offset)),
             false => Ok(()),

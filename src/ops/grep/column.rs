@@ -88,6 +88,30 @@ impl Cells {
             }
         }
     }
+
+    /// Whether there is anything behind the first row: a value of several rows has cells that no
+    /// number leads to.
+    pub(in crate::ops) fn has_more_rows(&mut self, rows: &[u8]) -> bool {
+        self.cell.resize(rows.len(), 0);
+        let reader = match memchr::memchr(b'\t', rows) {
+            Some(_) => &mut self.tsv,
+            None => &mut self.csv,
+        };
+        reader.reset();
+        let mut at = 0;
+        loop {
+            let rest = rows.get(at..).unwrap_or_default();
+            let (result, read, _) = reader.read_field(rest, &mut self.cell);
+            at += read;
+            match result {
+                ReadFieldResult::InputEmpty => {}
+                ReadFieldResult::Field { record_end: false } => {}
+                _ => break,
+            }
+        }
+        let rest = rows.get(at..).unwrap_or_default();
+        rest.iter().any(|b| !matches!(b, b'\r' | b'\n'))
+    }
 }
 
 #[cfg(test)]

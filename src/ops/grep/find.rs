@@ -13,6 +13,7 @@ use crate::format::batch::{Batch, Scratch};
 use crate::format::plain::Plain;
 use crate::format::record::Record;
 use crate::format::{Defect, Limits, Offset};
+use crate::ops::json;
 use crate::ops::select::Selection;
 use crate::ops::words::{Column, Field};
 
@@ -191,6 +192,30 @@ impl Finder {
                 let part = field.of(record.key, record.value, header);
                 part.is_some_and(|part| query.pattern.matches(memory, &part))
             }
+        }
+    }
+
+    /// As [`Finder::matches`], for whoever must not overlook any: of repeated headers and JSON members
+    /// all count, not only the one that readers take, and of a JSON array or object each string
+    /// in it too, its escapes resolved.
+    pub(in crate::ops) fn matches_any(&mut self, query: &Query, record: &Record<'_>) -> bool {
+        let memory = &mut self.memory;
+        let mut is = |text: &[u8]| query.pattern.matches(memory, text);
+        match &query.field {
+            Field::Header(name) => {
+                let mut named = record.headers.iter().filter(|h| h.0 == name.as_bytes());
+                named.any(|(_, value)| value.is_some_and(&mut is))
+            }
+            Field::Json(pointer) => {
+                let value = record.value.unwrap_or_default();
+                let spans = pointer.spans(value).unwrap_or_default();
+                spans.into_iter().any(|span| {
+                    let text = value.get(span).unwrap_or_default();
+                    let field = json::check(text).ok().and_then(|v| v.field());
+                    field.is_some_and(|f| is(&f)) || json::any_string(text, &mut is)
+                })
+            }
+            _ => self.matches(query, record),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::format::record::{Header, Record};
 use crate::ops::grep::column::Cells;
+use crate::ops::json;
 use crate::ops::words::{Column, Field};
 
 /// What is to go of a record.
@@ -69,6 +70,18 @@ impl Action {
             changed |= parts.clear(field, cells);
         }
         changed.then_some(Change::Parts(parts))
+    }
+
+    /// Whether a field that goes cannot be told in `record`: its value is not JSON, or several rows.
+    pub(super) fn is_blind(&self, record: &Record<'_>, cells: &mut Cells) -> bool {
+        let Some(value) = record.value else {
+            return false;
+        };
+        self.fields().iter().any(|field| match field {
+            Field::Json(_) => json::check(value).is_err(),
+            Field::Column(_) => cells.has_more_rows(value),
+            Field::Key | Field::Value | Field::Header(_) => false,
+        })
     }
 
     /// Whether `field` may lie in what goes, or hold it: then it can still be searched for.

@@ -16,6 +16,9 @@ use crate::ops::grep::{Finder, Query};
 use crate::segment::scan::{Scanner, Span, Step, Tail, is_zero};
 use crate::sys::File;
 
+/// Called with bytes that were read or written.
+pub type Pace<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
+
 /// The header that tells which redaction a record was changed by.
 pub const HEADER: &str = "redacted";
 
@@ -34,7 +37,7 @@ pub(super) struct Criteria {
 pub(super) struct Tally {
     /// Records that hold what is to go.
     pub(super) hits: u64,
-    /// Records in which the pattern is found where nothing is to go.
+    /// Records in which the pattern is found where nothing is to go, or the field cannot be told.
     pub(super) outside: u64,
     /// Records that this redaction has changed.
     pub(super) marked: u64,
@@ -63,10 +66,17 @@ pub(super) struct Searcher<'a> {
     open: Vec<u8>,
     rewriter: Rewriter,
     limits: Limits,
+    /// Called with bytes read or written.
+    pace: Pace<'a>,
 }
 
 impl<'a> Searcher<'a> {
-    pub(super) fn new(criteria: Criteria, action: &'a Action, id: &str) -> Searcher<'a> {
+    pub(super) fn new(
+        criteria: Criteria,
+        action: &'a Action,
+        id: &str,
+        pace: Pace<'a>,
+    ) -> Searcher<'a> {
         Searcher {
             finder: criteria.query.as_ref().map(Finder::new),
             criteria,
@@ -77,7 +87,16 @@ impl<'a> Searcher<'a> {
             open: Vec::new(),
             rewriter: Rewriter::default(),
             limits: Limits::default(),
+            pace,
         }
+    }
+
+    /// Tells that so many bytes were read or written.
+    ///
+    /// # Errors
+    /// Whatever whoever asked for it wants the work to end with.
+    pub(super) fn moved(&mut self, bytes: usize) -> Result<()> {
+        (self.pace)(bytes as u64)
     }
 
     /// Whether the record is meant.
@@ -86,7 +105,7 @@ impl<'a> Searcher<'a> {
         let key = |keys: &HashSet<Vec<u8>>| record.key.is_some_and(|k| keys.contains(k));
         let inside = |all: &[Range<Offset>]| all.iter().any(|r| r.contains(&record.offset));
         let pattern = match (&c.query, &mut self.finder) {
-            (Some(query), Some(finder)) => finder.matches(query, record),
+            (Some(query), Some(finder)) => finder.matches_any(query, record),
             _ => true,
         };
         pattern
@@ -130,7 +149,7 @@ impl<'a> Searcher<'a> {
         }
         if self.action.change(record, &mut self.cells).is_some() {
             tally.hits += 1;
-        } else if self.is_outside() {
+        } else if self.is_outside() || self.action.is_blind(record, &mut self.cells) {
             tally.outside += 1;
         } else {
             return;
@@ -198,7 +217,7 @@ impl<'a> Searcher<'a> {
         each_batch(log, segment, until, &mut |batch, at| {
             let found = self.batch(batch);
             tally += found.map_err(|d| defect(&d, batch.header(), at))?;
-            Ok(())
+            self.moved(batch.bytes().len())
         })?;
         Ok(tally)
     }
