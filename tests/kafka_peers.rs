@@ -10,21 +10,16 @@ mod peers;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use peers::{
-    Broker, Row, as_kcat, assert_same, base64, files, kafka, python, ready, row, stdout, told,
+    Broker, Row, as_kcat, assert_same, base64, cat, files, kafka, logd, python, ready, row,
+    sealed_indexes, segments, stdout, told,
 };
 use serde_json::{Value, json};
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
-
-fn logd<S: AsRef<std::ffi::OsStr>>(operands: &[S]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_logd"));
-    command.args(operands);
-    command
-}
 
 /// Runs `logd append ARGS LOG` on `input`.
 fn append(log: &Path, args: &[&str], input: &str) -> std::process::Output {
@@ -46,37 +41,6 @@ fn append(log: &Path, args: &[&str], input: &str) -> std::process::Output {
 fn append_ok(log: &Path, args: &[&str], input: &str) {
     let out = append(log, args, input);
     assert!(out.status.success(), "append {args:?}: {}", told(&out));
-}
-
-/// Every record of `log` as `logd cat` prints it.
-fn cat(log: &Path) -> Vec<Row> {
-    let text = stdout(logd(&["cat", "-F", "json"]).arg(log));
-    text.lines()
-        .map(|line| row_of(&serde_json::from_str(line).expect("JSON of logd cat")))
-        .collect()
-}
-
-/// The row of a record in `-F json`, where bytes that are not UTF-8 are under `NAME_b64`.
-fn row_of(record: &Value) -> Row {
-    let bytes = |name: &str| match record.get(format!("{name}_b64")) {
-        Some(text) => text.clone(),
-        None => record[name]
-            .as_str()
-            .map_or(Value::Null, |text| base64(text.as_bytes()).into()),
-    };
-    let headers: Vec<Value> = record["headers"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|pair| {
-            json!([
-                pair[0],
-                pair[1].as_str().map(|text| base64(text.as_bytes()))
-            ])
-        })
-        .collect();
-    json!({"offset": record["offset"], "timestamp": record["ts"], "key": bytes("key"),
-        "value": bytes("value"), "headers": headers})
 }
 
 /// Records that are easily got wrong, as input lines and as the rows they must become from offset
@@ -168,32 +132,6 @@ fn make_log(dir: &Path, codec: &str) -> (PathBuf, Vec<Row>) {
 
 fn next(rows: &[Row]) -> i64 {
     i64::try_from(rows.len()).expect("a short log")
-}
-
-/// The segments of `log`, and a check that there are several.
-fn segments(log: &Path) -> Vec<PathBuf> {
-    let segments = files(log, &[".log"]);
-    assert!(segments.len() > 1, "{log:?} has one segment only");
-    segments
-}
-
-/// Names and bytes of the sealed segments' indexes: all but those of the highest base offset, which
-/// a broker preallocates while it runs.
-fn sealed_indexes(log: &Path) -> Vec<(String, Vec<u8>)> {
-    let active = files(log, &[".log"])
-        .pop()
-        .expect("a segment")
-        .with_extension("");
-    files(log, &[".index", ".timeindex", ".txnindex"])
-        .into_iter()
-        .filter(|path| path.with_extension("") != active)
-        .map(|path| {
-            (
-                format!("{:?}", path.file_name()),
-                std::fs::read(&path).expect("read index"),
-            )
-        })
-        .collect()
 }
 
 #[test]

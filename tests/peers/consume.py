@@ -29,7 +29,8 @@ def confluent(address, topic, start):
         }
     )
     place = TopicPartition(topic, 0, start)
-    _, end = consumer.get_watermark_offsets(place, timeout=SECONDS)
+    low, end = consumer.get_watermark_offsets(place, timeout=SECONDS)
+    place.offset = start = max(start, low)
     consumer.assign([place])
     deadline = time.monotonic() + SECONDS
     # The position, not the last record, tells the end: control records and aborted ones at the
@@ -58,7 +59,7 @@ def kafka_python(address, topic, start):
         check_crcs=True,
     )
     consumer.assign([place])
-    consumer.seek(place, start)
+    consumer.seek(place, max(start, consumer.beginning_offsets([place])[place]))
     end = consumer.end_offsets([place])[place]
     deadline = time.monotonic() + SECONDS
     while consumer.position(place) < end:

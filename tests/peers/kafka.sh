@@ -84,8 +84,9 @@ PY
 }
 
 # Retention is off, or records with old timestamps were deleted half a minute after the start.
-# Topics are made by name only, the cleaner's map of 128 MiB would not fit the small heap, and
-# the session of a killed broker must not keep its successor waiting for nine seconds.
+# Topics are made by name only, the cleaner's map of 128 MiB would not fit the small heap, it looks
+# for work four times a second, and the session of a killed broker must not keep its successor
+# waiting for nine seconds.
 configure() {
   local data=$1 side=$2 port=$3
   cat >"$side/server.properties" <<PROPS
@@ -108,6 +109,7 @@ log.retention.ms=-1
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
 log.cleaner.dedupe.buffer.size=4194304
+log.cleaner.backoff.ms=250
 PROPS
   cat >"$side/log4j.properties" <<PROPS
 log4j.rootLogger=INFO, file

@@ -1,8 +1,9 @@
-//! The third parties of `kafka_peers.rs`, driven through the scripts beside this file: a Kafka
+//! The third parties of `kafka_peers.rs` and `kafka_care.rs`, driven through the scripts beside this file: a Kafka
 //! broker and its dump tool ([`Broker`], [`kafka`]) and clients in Python ([`python`]).
 //!
 //! A record is compared as one line of JSON, [`Row`]s as every script prints them: offset,
 //! timestamp, key and value in base64 or null, headers. So a difference is a difference of text.
+#![allow(dead_code)] // each test takes what it needs
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -94,6 +95,70 @@ pub fn assert_same(who: &str, got: &[Row], want: &[Row]) {
     assert_eq!(got.len(), want.len(), "{who}: number of rows");
 }
 
+/// `logd OPERANDS`.
+pub fn logd<S: AsRef<std::ffi::OsStr>>(operands: &[S]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_logd"));
+    command.args(operands);
+    command
+}
+
+/// Every record of `log` as `logd cat` prints it.
+pub fn cat(log: &Path) -> Vec<Row> {
+    let text = stdout(logd(&["cat", "-F", "json"]).arg(log));
+    text.lines()
+        .map(|line| row_of(&serde_json::from_str(line).expect("JSON of logd cat")))
+        .collect()
+}
+
+/// The row of a record in `-F json`, where bytes that are not UTF-8 are under `NAME_b64`.
+pub fn row_of(record: &Value) -> Row {
+    let bytes = |name: &str| match record.get(format!("{name}_b64")) {
+        Some(text) => text.clone(),
+        None => record[name]
+            .as_str()
+            .map_or(Value::Null, |text| base64(text.as_bytes()).into()),
+    };
+    let headers: Vec<Value> = record["headers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|pair| {
+            json!([
+                pair[0],
+                pair[1].as_str().map(|text| base64(text.as_bytes()))
+            ])
+        })
+        .collect();
+    json!({"offset": record["offset"], "timestamp": record["ts"], "key": bytes("key"),
+        "value": bytes("value"), "headers": headers})
+}
+
+/// The segments of `log`, and a check that there are several.
+pub fn segments(log: &Path) -> Vec<PathBuf> {
+    let segments = files(log, &[".log"]);
+    assert!(segments.len() > 1, "{log:?} has one segment only");
+    segments
+}
+
+/// Names and bytes of the sealed segments' indexes: all but those of the highest base offset, which
+/// a broker preallocates while it runs.
+pub fn sealed_indexes(log: &Path) -> Vec<(String, Vec<u8>)> {
+    let active = files(log, &[".log"])
+        .pop()
+        .expect("a segment")
+        .with_extension("");
+    files(log, &[".index", ".timeindex", ".txnindex"])
+        .into_iter()
+        .filter(|path| path.with_extension("") != active)
+        .map(|path| {
+            (
+                format!("{:?}", path.file_name()),
+                std::fs::read(&path).expect("read index"),
+            )
+        })
+        .collect()
+}
+
 /// A broker on loopback with a data directory of its own; killed when dropped.
 pub struct Broker {
     /// `log.dirs`: partitions, checkpoints, `.lock`, `.kafka_cleanshutdown`.
@@ -109,10 +174,17 @@ impl Broker {
         };
         broker.start();
         for topic in topics {
-            kafka("create", &[broker.data.as_os_str(), topic.as_ref()]);
+            broker.create(topic, &[]);
         }
         broker.stop();
         broker
+    }
+
+    /// Makes a topic with one partition and these settings, `NAME=VALUE`; the broker runs.
+    pub fn create(&self, topic: &str, settings: &[&str]) {
+        let mut operands: Vec<&std::ffi::OsStr> = vec![self.data.as_os_str(), topic.as_ref()];
+        operands.extend(settings.iter().map(|s| std::ffi::OsStr::new(*s)));
+        kafka("create", &operands);
     }
 
     /// Starts it, and waits until it answers.
@@ -180,6 +252,15 @@ impl Broker {
             fields.try_into().expect("four numbers")
         };
         stdout(&mut command).lines().map(numbers).collect()
+    }
+
+    /// Appends at random to `topic`, by `seed`, in every way a producer can, then one record that
+    /// nearly fills a segment of `segment_bytes`.
+    pub fn produce_at_random(&self, topic: &str, seed: u64, segment_bytes: usize) {
+        let bytes = (segment_bytes * 9 / 10).to_string();
+        let (port, seed) = (self.port(), seed.to_string());
+        python("produce.py", &[&port, topic, "random", "60", &seed]);
+        python("produce.py", &[&port, topic, "large", &bytes]);
     }
 
     /// Appends to `topic` in every way a producer can; returns what a committed reader must see.
