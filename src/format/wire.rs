@@ -144,6 +144,9 @@ pub struct Welcome {
     pub partitions: Vec<u32>,
 }
 
+/// [`Changed::kind`] of a redaction.
+pub const REDACTED: u8 = 1;
+
 /// A range of offsets whose batches were changed after they had been written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed {

@@ -5,6 +5,18 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`source`], [`copy`] | the two halves of a channel: pure state machines, one pair a partition |
+//! | [`compare`] | is the copy a prefix of the source |
+//! | [`ends`] | what the machines need of a log |
+//! | [`outbox`], [`refusal`] | frames on their way out; errors that cross a connection |
 //! | [`carrier`] | bytes to and from a peer, whatever carries them |
 
 pub mod carrier;
+pub mod compare;
+pub mod copy;
+pub mod ends;
+pub mod outbox;
+pub mod refusal;
+pub mod source;
+#[cfg(test)]
+mod tests;
