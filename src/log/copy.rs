@@ -53,6 +53,8 @@ use crate::log::{epoch, files, id, make, replica};
 use crate::segment::active::{Noted, RELATIVE_OFFSET_MAX, RollLimits};
 use crate::sys::{Dir, File, Host, Wait};
 
+mod trim;
+
 /// How many of its last batches a copy is known by.
 pub const LAST_BATCHES: usize = 16;
 /// Positions in an index have 31 bits.
@@ -131,6 +133,7 @@ impl Checked {
 
 /// A partition that receives.
 pub struct Copy {
+    host: Arc<dyn Host>,
     writer: Writer,
     /// Freed with its file.
     _receiver: LockFile,
@@ -232,6 +235,7 @@ impl Copy {
         let receiver = take_receiver_lock(host.as_ref(), &writer, &options)?;
         let syncs = CopySync::new(writer.syncer());
         let mut copy = Copy {
+            host: Arc::clone(host),
             writer,
             _receiver: receiver,
             options,

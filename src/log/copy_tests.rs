@@ -543,3 +543,123 @@ fn a_copy_that_was_rolled_goes_on_until_the_sources_next_segment() {
     let found = crate::ops::verify::tests::findings(&path);
     assert!(found.is_empty(), "{found:#?}");
 }
+
+/// Puts everything from offset `from` on.
+fn put_all(copy: &mut Copy, segments: &Segments, from: Offset) {
+    for (base, bytes) in segments {
+        for pair in cuts(*base, bytes).windows(2) {
+            let piece = &bytes[pair[0]..pair[1]];
+            let checked = Copy::check(piece, &Limits::default()).unwrap();
+            if checked.first().unwrap() >= from {
+                copy.put(Offset(*base), piece, &checked).unwrap();
+            }
+        }
+    }
+}
+
+/// First and last offset of each batch as its header tells.
+fn batches(segments: &Segments) -> Vec<(Offset, Offset)> {
+    let mut out = Vec::new();
+    for (base, bytes) in segments {
+        for pair in cuts(*base, bytes).windows(2) {
+            let piece = Copy::check(&bytes[pair[0]..pair[1]], &Limits::default()).unwrap();
+            out.push((piece.first().unwrap(), piece.end().unwrap() + -1));
+        }
+    }
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_copy_that_was_cut_takes_the_rest_again_and_keeps_what_went(
+        plans in plans(50),
+        start in prop_oneof![Just(0i64), 1i64..1000],
+        at in any::<prop::sample::Index>(),
+        inside in any::<bool>(),
+        synced in any::<bool>(),
+    ) {
+        let segments = build(&plans, start);
+        let all = batches(&segments);
+        prop_assume!(!all.is_empty());
+        let source = source(&segments);
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("x-0");
+        let mut copy = open(&path);
+        put_all(&mut copy, &segments, Offset::ZERO);
+        if synced {
+            copy.sync().unwrap();
+        }
+        let whole: usize = logs(&path).values().map(Vec::len).sum();
+        let (first, last) = all[at.index(all.len())];
+        let cut = if inside { last } else { first };
+        let lost = copy.truncate(cut, "diverged").unwrap();
+        let state = copy.state().unwrap();
+        prop_assert!(state.end <= first, "{} {first}", state.end);
+        prop_assert!(state.durable.unwrap() <= state.end);
+        prop_assert_eq!(state.last.last().map(|b| b.last), all.iter().rfind(|b| b.1 < cut).map(|b| b.1));
+        let left: usize = logs(&path).values().map(Vec::len).sum();
+        prop_assert_eq!(lost.iter().map(|l| l.bytes as usize).sum::<usize>(), whole - left);
+        let kept = std::fs::read_dir(path.join(".logd/lost+found")).unwrap();
+        let kept: u64 = kept
+            .map(|e| e.unwrap())
+            .filter(|e| e.file_name() != "list.ndjson")
+            .map(|e| e.metadata().unwrap().len())
+            .sum();
+        prop_assert_eq!(kept as usize, whole - left);
+        prop_assert!(copy.truncate(cut, "diverged").unwrap().is_empty());
+        let found = crate::ops::verify::tests::findings(&path);
+        prop_assert!(found.is_empty(), "{:#?}", found);
+        copy.set_epochs(&EPOCHS).unwrap();
+        put_all(&mut copy, &segments, first);
+        prop_assert_eq!(copy.sync().unwrap(), copy.end());
+        copy.close().unwrap();
+        let mut wanted = logs(&source.path());
+        wanted.retain(|_, bytes| !bytes.is_empty());
+        prop_assert_eq!(logs(&path), wanted);
+        check_beside(&source, &path);
+    }
+
+    #[test]
+    fn a_copy_forgets_what_its_source_forgot_and_no_more(
+        plans in plans(50),
+        at in any::<prop::sample::Index>(),
+        beyond in prop::option::weighted(0.2, 1i64..50),
+    ) {
+        let segments = build(&plans, 0);
+        let all = batches(&segments);
+        prop_assume!(!all.is_empty());
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("x-0");
+        let mut copy = open(&path);
+        put_all(&mut copy, &segments, Offset::ZERO);
+        let end = copy.end();
+        let start = match beyond {
+            Some(n) => end + n,
+            None => all[at.index(all.len())].0,
+        };
+        let wanted: Vec<String> = {
+            let bases: Vec<i64> = segments.iter().filter(|s| !s.1.is_empty()).map(|s| s.0).collect();
+            let keeps = |i: usize| bases.get(i + 1).is_none_or(|next| *next > start.0);
+            let kept = bases.iter().enumerate().filter(|(i, _)| keeps(*i)).map(|(_, b)| *b);
+            match beyond {
+                Some(_) => vec![start.0],
+                None => kept.collect(),
+            }.iter().map(|b| format!("{b:020}.log")).collect()
+        };
+        copy.forget_before(start).unwrap();
+        prop_assert_eq!(logs(&path).into_keys().collect::<Vec<_>>(), wanted);
+        let calls = copy.end();
+        copy.forget_before(start).unwrap();
+        prop_assert_eq!(copy.end(), calls);
+        prop_assert_eq!(copy.end(), end.max(start));
+        // It goes on, and what is open or was written by whom is still known.
+        let more = build(&[plain(3, 0)], copy.end().0);
+        put_all(&mut copy, &more, Offset::ZERO);
+        copy.sync().unwrap();
+        copy.close().unwrap();
+        let found = crate::ops::verify::tests::findings(&path);
+        prop_assert!(found.is_empty(), "{:#?}", found);
+    }
+}

@@ -115,7 +115,7 @@ impl Maintenance {
             return Err(Error::new(ErrorKind::NotFound, why).at_path(path));
         }
         lock.write_note(host.as_ref(), &options.command);
-        writer.maintenance_is_held();
+        writer.maintenance_is_held(true);
         Ok(Maintenance {
             host: host.clone(),
             writer,

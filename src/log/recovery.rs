@@ -43,6 +43,8 @@ use crate::segment::active::{ActiveSegment, INDEX_BYTES_MAX, Noted, RELATIVE_OFF
 use crate::segment::scan::{HeaderWalk, Resync, Scan, Scanner, Span, Tail, Walk, is_zero, resync};
 use crate::sys::{Access, Dir, File, Host, Wait};
 
+mod cut;
+
 /// How often the listing may change under us before that is an error.
 const PASSES_MAX: usize = 64;
 

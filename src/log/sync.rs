@@ -114,6 +114,32 @@ impl Syncer {
         result
     }
 
+    /// Takes back what was promised: D becomes `to`, durably, if it is more. Before a cut of what it
+    /// speaks of.
+    ///
+    /// # Errors
+    /// `Io` after a failed sync; else what the system answers.
+    pub fn lower(&self, to: Offset) -> Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.lock(&mut state)?;
+        let mut lower = || -> Result<()> {
+            failed::refuse_if_failed(self.logd_dir.as_ref())?;
+            self.refresh_end_file(&mut state)?;
+            let published = self.read_end(&state)?;
+            if published.durable.is_none_or(|d| d <= to) {
+                return Ok(());
+            }
+            let (sequence, boot_id) = (published.durable_sequence + 1, self.host.boot_id());
+            // The slot that this does not write says more, but less than it counts.
+            end::write_durable(state.end_file.as_ref(), sequence, boot_id, to)
+                .and_then(|()| state.end_file.sync())
+                .map_err(|e| self.error("cannot write .logd/end", e))
+        };
+        let result = lower();
+        let _ = state.lock.release();
+        result
+    }
+
     fn lock(&self, state: &mut SyncState) -> Result<()> {
         if state.lock.acquire(self.logd_dir.as_ref(), Wait::Firmly)? {
             return Ok(());

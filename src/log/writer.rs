@@ -185,9 +185,9 @@ impl Writer {
         Writer::open(host, path, options).map(|w| Writer { role, ..w })
     }
 
-    /// Says that the caller holds the maintenance lock, so that recovery does not wait for it.
-    pub fn maintenance_is_held(&mut self) {
-        self.holds_maintenance = true;
+    /// Says whether the caller holds the maintenance lock, so that recovery does not wait for it.
+    pub fn maintenance_is_held(&mut self, held: bool) {
+        self.holds_maintenance = held;
     }
 
     /// The partition as a list of segments.
@@ -374,16 +374,7 @@ impl Writer {
             .write_note(self.host.as_ref(), &self.options.command);
         self.state = None;
         self.producers = None;
-        let mut recovery = Recovery {
-            host: self.host.as_ref(),
-            log: &self.log,
-            logd_dir: self.logd_dir.as_ref(),
-            end,
-            recovery_point: self.parent.recovery_point(),
-            holds_maintenance: self.holds_maintenance,
-            limits: self.limits,
-            has_markers: Cell::new(false),
-        };
+        let mut recovery = self.recovery(end);
         let recovered = recovery.run()?;
         let has_markers = recovery.has_markers.get();
         self.lost.extend(recovered.lost);
@@ -412,6 +403,19 @@ impl Writer {
                 .map_err(|e| self.io(e))?;
         }
         Ok(())
+    }
+
+    fn recovery(&self, end: End) -> Recovery<'_> {
+        Recovery {
+            host: self.host.as_ref(),
+            log: &self.log,
+            logd_dir: self.logd_dir.as_ref(),
+            end,
+            recovery_point: self.parent.recovery_point(),
+            holds_maintenance: self.holds_maintenance,
+            limits: self.limits,
+            has_markers: Cell::new(false),
+        }
     }
 
     /// Makes transaction indexes anew of which a process that died may have written too little. They

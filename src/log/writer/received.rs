@@ -5,10 +5,12 @@
 
 use std::io;
 
-use super::{Hold, Writer, count_whole};
+use super::{Hold, WriteState, Writer, count_whole};
 use crate::error::{Error, Result};
 use crate::format::Offset;
 use crate::format::names::{Kind, file_name};
+use crate::log::end::{self, End, EndHint};
+use crate::log::lost::Lost;
 use crate::log::state::unlink_if_there;
 use crate::segment::active::{Noted, Tally};
 
@@ -18,6 +20,24 @@ impl Writer {
         if let Some(state) = &mut self.state {
             state.epoch = epoch;
         }
+    }
+
+    fn read_end(&self) -> Result<End> {
+        end::read_from(self.end_file.as_ref()).map_err(|e| self.io(e))
+    }
+
+    /// Leaves a hint that nobody believes: whoever comes next looks for himself. Returns its sequence.
+    fn announce_nothing(&self) -> Result<u64> {
+        let Some(last) = self.read_end()?.hint else {
+            return Ok(0);
+        };
+        let hint = EndHint {
+            sequence: last.sequence + 1,
+            inode: 0,
+            ..last
+        };
+        end::write_hint(self.end_file.as_ref(), &hint).map_err(|e| self.io(e))?;
+        Ok(hint.sequence)
     }
 
     /// Makes everything below `through` durable, and the knowledge of it: to be called where offsets
@@ -89,6 +109,33 @@ impl Hold<'_> {
         let whole = count_whole(&mut state.active, noted, written as u64);
         self.next = state.active.tally().next_offset;
         Ok((whole, e.map(|e| self.cut_back(e))))
+    }
+
+    /// Cuts the log so that it ends at `at`, or before the batch that holds it; what goes is kept in
+    /// lost+found and told. The caller holds the maintenance lock too. D goes first, then the end hint.
+    pub(in crate::log) fn cut(&mut self, at: Offset, why: &str) -> Result<Vec<Lost>> {
+        let writer = &mut *self.writer;
+        let end = writer.read_end()?;
+        let Some(cut) = writer.recovery(end).plan_cut(at)? else {
+            return Ok(Vec::new());
+        };
+        writer.syncer.lower(cut.offset)?;
+        // Of this hold nothing may be believed until the cut is done.
+        (self.dirty, self.next) = (false, cut.offset.min(self.next));
+        let sequence = writer.announce_nothing()?;
+        writer.state = None;
+        let end = writer.read_end()?;
+        let (active, lost) = writer.recovery(end).cut(&cut, why)?;
+        let next = active.tally().next_offset;
+        writer.state = Some(WriteState {
+            epoch: writer.current_epoch(next)?,
+            // Its offsets are another's from here on, who gives them again.
+            highest: next,
+            sequence,
+            active,
+        });
+        (self.dirty, self.next) = (true, next);
+        Ok(lost)
     }
 
     /// Leaves the end hint as it is when this is released: what is behind it is looked at by the next
