@@ -50,11 +50,28 @@ impl LockFile {
     /// # Errors
     /// `Locked`, naming the holder, if the wait is over; else what the system answers.
     pub fn acquire(&self, logd_dir: &dyn Dir, wait: Wait) -> Result<bool> {
+        self.acquire_checked(logd_dir, wait, || true)
+    }
+
+    /// As [`LockFile::acquire`]; `must_look`, asked when the lock is held, may say that no name in the
+    /// directory changed since this last answered true.
+    ///
+    /// # Errors
+    /// As [`LockFile::acquire`].
+    pub fn acquire_checked(
+        &self,
+        logd_dir: &dyn Dir,
+        wait: Wait,
+        must_look: impl FnOnce() -> bool,
+    ) -> Result<bool> {
         let io = |e| Error::io(format!("cannot lock {}", self.name), e).at_path(logd_dir.path());
         if !self.file.lock(Lock::Exclusive, wait).map_err(io)? {
             return Err(self.refusal(logd_dir));
         }
-        let current = self.is_current(logd_dir);
+        let current = match must_look() {
+            true => self.is_current(logd_dir),
+            false => logd_dir.is_current(),
+        };
         if !matches!(current, Ok(true)) {
             self.file.unlock().map_err(io)?;
         }

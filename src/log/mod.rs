@@ -13,6 +13,7 @@
 //! | [`end`] | `.logd/end`: where appends go on (a hint), and the durable offset D (a promise) |
 //! | [`listing`] | the directory as an ordered list of segments; where the log starts |
 //! | [`lock`] | lock files: who holds them, and are they still the ones in the directory |
+//! | [`vigil`] | knowing that no name in `.logd` changed, without asking for each |
 //! | [`place`] | where writing is safe, and the files that the first writer makes |
 //! | [`writer`] | the append path: lock, end, write, roll, release |
 //! | [`recovery`] | a log that crashed made appendable: torn tail against corruption |
@@ -79,6 +80,7 @@ pub(crate) mod testing;
 mod txns;
 pub mod versions;
 pub mod view;
+pub mod vigil;
 pub mod writer;
 #[cfg(test)]
 mod writer_tests;

@@ -29,6 +29,7 @@ use crate::format::names::{self, Kind, State, file_name};
 use crate::format::{Limits, Offset};
 use crate::log::end::{self, End, EndHint};
 use crate::log::lock::LockFile;
+use crate::log::vigil::Vigil;
 use crate::log::{failed, files};
 use crate::segment::scan::{Scanner, Span, Step, Tail};
 use crate::sys::{Access, Dir, File, Host, Wait};
@@ -60,6 +61,9 @@ struct SyncState {
     named_through: Option<Offset>,
     /// This process's own sync failed, whatever the mark says.
     poisoned: bool,
+    names: Vigil,
+    /// Whether names must be looked at during this sync.
+    must_look: bool,
 }
 
 impl Syncer {
@@ -78,6 +82,8 @@ impl Syncer {
             segments: Vec::new(),
             named_through: None,
             poisoned: false,
+            names: Vigil::default(),
+            must_look: true,
         };
         Ok(Syncer {
             host,
@@ -141,7 +147,18 @@ impl Syncer {
     }
 
     fn lock(&self, state: &mut SyncState) -> Result<()> {
-        if state.lock.acquire(self.logd_dir.as_ref(), Wait::Firmly)? {
+        let dir = self.logd_dir.as_ref();
+        let SyncState {
+            lock,
+            names,
+            must_look,
+            ..
+        } = state;
+        let look = || {
+            *must_look = names.must_look(dir);
+            *must_look
+        };
+        if lock.acquire_checked(dir, Wait::Firmly, look)? {
             return Ok(());
         }
         // Somebody replaced the lock file, or the directory: the one is mended by opening it anew.
@@ -154,8 +171,11 @@ impl Syncer {
     }
 
     fn sync_locked(&self, state: &mut SyncState, end: Offset) -> Result<Offset> {
-        failed::refuse_if_failed(self.logd_dir.as_ref())?;
-        self.refresh_end_file(state)?;
+        if state.must_look {
+            failed::refuse_if_failed(self.logd_dir.as_ref())?;
+            self.refresh_end_file(state)?;
+            state.names.settle();
+        }
         let published = self.read_end(state)?;
         if let Some(d) = published.durable.filter(|d| *d >= end) {
             return Ok(d);

@@ -41,6 +41,7 @@ pub use crate::log::place::{check_place, open_end, open_logd_dir};
 use crate::log::producers::{self, Producers};
 use crate::log::recovery::{Recovery, is_full, tally_of};
 use crate::log::sync::Syncer;
+use crate::log::vigil::Vigil;
 use crate::log::{epoch, failed, files, replica, txns};
 use crate::segment::active::{ActiveSegment, Noted, RollLimits};
 use crate::sys::{Dir, File, Host, Wait};
@@ -89,6 +90,7 @@ pub struct Writer {
     role: Role,
     /// Whoever opened this holds the maintenance lock.
     holds_maintenance: bool,
+    names: Vigil,
 }
 
 /// What a log is opened for.
@@ -155,6 +157,7 @@ impl Writer {
             producers: None,
             role: Role::Append,
             holds_maintenance: false,
+            names: Vigil::default(),
         })
     }
 
@@ -234,14 +237,23 @@ impl Writer {
     }
 
     fn hold_after(&mut self, wait: Wait) -> Result<Hold<'_>> {
-        if !self.lock.acquire(self.logd_dir.as_ref(), wait)? {
+        let (names, dir) = (&mut self.names, self.logd_dir.as_ref());
+        let mut must_look = true;
+        let look = || {
+            must_look = names.must_look(dir);
+            must_look
+        };
+        if !self.lock.acquire_checked(dir, wait, look)? {
             return Err(Error::new(
                 ErrorKind::NotFound,
                 "the log was replaced by another directory",
             )
             .at_path(self.path()));
         }
-        match self.prepare().and_then(|()| self.refuse_last_offsets()) {
+        match self
+            .prepare(must_look)
+            .and_then(|()| self.refuse_last_offsets())
+        {
             Ok(()) => {
                 let next = self.state()?.active.tally().next_offset;
                 Ok(Hold {
@@ -280,7 +292,19 @@ impl Writer {
     }
 
     /// Everything that must be true under the lock before a byte is written.
-    fn prepare(&mut self) -> Result<()> {
+    fn prepare(&mut self, must_look: bool) -> Result<()> {
+        if must_look {
+            self.look_at_names()?;
+        }
+        let end = end::read_from(self.end_file.as_ref()).map_err(|e| self.io(e))?;
+        if self.is_unchanged(&end)? || self.follow_hint(&end)? {
+            return Ok(());
+        }
+        self.recover(end)
+    }
+
+    /// No mark forbids to write, and `end` is the file that is held here.
+    fn look_at_names(&mut self) -> Result<()> {
         failed::refuse_if_failed(self.logd_dir.as_ref())?;
         if self.role == Role::Append {
             replica::refuse_appends(self.logd_dir.as_ref())?;
@@ -290,11 +314,8 @@ impl Writer {
             self.end_file = open_end(self.host.as_ref(), &self.log, self.logd_dir.as_ref())?;
             self.state = None;
         }
-        let end = end::read_from(self.end_file.as_ref()).map_err(|e| self.io(e))?;
-        if self.is_unchanged(&end)? || self.follow_hint(&end)? {
-            return Ok(());
-        }
-        self.recover(end)
+        self.names.settle();
+        Ok(())
     }
 
     /// Offsets end at 2^63; a log that comes near takes no more, rather than count wrong.
@@ -322,19 +343,14 @@ impl Writer {
         let Some(hint) = end.hint.filter(|h| h.sequence == state.sequence) else {
             return Ok(false);
         };
-        let same = hint.boot_id == self.host.boot_id() && hint.base == state.active.base();
-        let known = state.active.file_len();
-        let now = state
-            .active
-            .refresh_len()
-            .map_err(|e| io_error(&self.log, e))?;
+        if hint.boot_id != self.host.boot_id() || hint.base != state.active.base() {
+            return Ok(false);
+        }
         // A holder that was killed before it released has left batches, or a part of one, behind ours:
         // the file is longer, or something stands in the zeros. Another one may have cut the zeros.
-        let end = state.active.tally().position.0;
-        Ok(same
-            && (now == known || now == end)
-            && starts_with_zeros(state.active.log().as_ref(), end, now)
-                .map_err(|e| io_error(&self.log, e))?)
+        let active = &mut state.active;
+        let (known, end) = (active.file_len(), active.tally().position.0);
+        is_left_alone(active, known, end).map_err(|e| io_error(&self.log, e))
     }
 
     /// Takes over the end that another process left, if it is in the segment that is open here.
@@ -780,4 +796,14 @@ fn starts_with_zeros(log: &dyn File, position: u64, len: u64) -> io::Result<bool
     let mut head = [0; crate::format::frame::HEADER_UP_TO_MAGIC];
     let n = log.read_full_at(&mut head, position)?;
     Ok(head.iter().take(n).all(|b| *b == 0))
+}
+
+/// Whether nothing stands behind `end` in a file that was `known` bytes long: zeros, or its end.
+fn is_left_alone(active: &mut ActiveSegment, known: u64, end: u64) -> io::Result<bool> {
+    let mut head = [0; crate::format::frame::HEADER_UP_TO_MAGIC];
+    if end < known && active.log().read_full_at(&mut head, end)? == head.len() {
+        return Ok(head.iter().all(|b| *b == 0)); // the length does not matter then
+    }
+    let now = active.refresh_len()?;
+    Ok((now == known || now == end) && starts_with_zeros(active.log().as_ref(), end, now)?)
 }

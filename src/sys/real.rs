@@ -96,7 +96,8 @@ impl Host for RealHost {
     }
 
     fn pid(&self) -> u32 {
-        std::process::id()
+        static PID: OnceLock<u32> = OnceLock::new();
+        *PID.get_or_init(std::process::id) // this program does not fork without exec
     }
 }
 

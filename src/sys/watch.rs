@@ -115,6 +115,16 @@ impl Watch {
         self.inotify.is_none()
     }
 
+    /// Whether something watched may have changed since this was last asked, without waiting. Costs
+    /// one read(2); without inotify the answer is always yes.
+    pub fn has_changed(&self) -> bool {
+        let Some(inotify) = &self.inotify else {
+            return true;
+        };
+        let read = nix::unistd::read(inotify, &mut [0; 4096]);
+        read != Err(nix::errno::Errno::EAGAIN)
+    }
+
     /// Sleeps until something watched changes, at most `timeout`. `out` is the descriptor of our
     /// output: when it is a pipe or socket whose reader has gone, the wait ends.
     ///
