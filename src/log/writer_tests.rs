@@ -433,3 +433,52 @@ fn log_bytes(path: &Path) -> Vec<u8> {
     }
     bytes
 }
+
+#[test]
+fn a_mark_set_beside_a_writer_of_many_batches_stops_it() {
+    for (mark, refused) in [
+        ("fenced", ErrorKind::Data),
+        ("replica", ErrorKind::Permission),
+        ("failed", ErrorKind::Io),
+    ] {
+        let dir = tempfile::tempdir().expect("made");
+        let path = new_log(&dir);
+        let mut writer = Writer::open(&host(), &path, options(1 << 20)).expect("opens");
+        let mut end = Offset::ZERO;
+        for i in 0..20 {
+            end = append(&mut writer, &["x"], i);
+            writer.syncer().sync_to(end).expect("synced");
+        }
+        let at = path.join(".logd").join(mark);
+        std::fs::write(&at, "1\n").expect("written");
+        for _ in 0..2 {
+            let e = writer.hold().err().expect("refused");
+            assert_eq!(e.kind(), refused, "{mark}: {e}");
+        }
+        if mark == "failed" {
+            let e = writer.syncer().sync_to(end + 1).expect_err("refused");
+            assert_eq!(e.kind(), refused, "{e}");
+        }
+        std::fs::remove_file(&at).expect("removed");
+        assert_eq!(append(&mut writer, &["y"], 20), end + 1, "{mark}");
+    }
+}
+
+#[test]
+fn an_end_file_replaced_beside_a_writer_of_many_batches_is_seen() {
+    let dir = tempfile::tempdir().expect("made");
+    let path = new_log(&dir);
+    let mut writer = Writer::open(&host(), &path, options(1 << 20)).expect("opens");
+    for i in 0..20 {
+        let end = append(&mut writer, &["x"], i);
+        writer.syncer().sync_to(end).expect("synced");
+    }
+    std::fs::remove_file(path.join(".logd/end")).expect("removed");
+    let end = append(&mut writer, &["y"], 20);
+    writer.syncer().sync_to(end).expect("synced");
+    let log = LogDir::open(host().as_ref(), &path).expect("opens");
+    let own = log.dir().open_dir(".logd").expect("opens");
+    let said = crate::log::end::read(own.as_ref()).expect("there");
+    assert_eq!(said.durable, Some(end));
+    assert_eq!(said.hint.expect("a hint").end, end);
+}
