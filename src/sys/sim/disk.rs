@@ -27,6 +27,9 @@ const SECTOR: u64 = 512;
 /// Number of the root directory.
 pub(super) const ROOT: u64 = 2;
 
+/// A directory, and a name in it.
+type Place = (u64, String);
+
 pub(super) type Outcome<T> = Result<T, Errno>;
 
 #[derive(Clone, Debug)]
@@ -432,12 +435,16 @@ impl Disk {
 
     /// The disk as the next boot finds it.
     pub fn power_cut(&mut self, policy: Policy, chance: &mut Chance) {
+        let moved = self.moved_dirs();
         for node in self.nodes.values_mut() {
             node.nlink = 0;
             match &mut node.body {
                 Body::File(content) => content.after_power_cut(policy, chance),
                 Body::Dir(names) => names.after_power_cut(policy, chance),
             }
+        }
+        for (n, old, new) in moved {
+            self.settle_move(n, &old, &new);
         }
         let mut found = vec![ROOT];
         while let Some(n) = found.pop() {
@@ -450,5 +457,52 @@ impl Disk {
             }
         }
         self.nodes.retain(|_, node| node.nlink > 0);
+    }
+
+    /// Directories that have another place than the durable one: which, from where, to where.
+    fn moved_dirs(&self) -> Vec<(u64, Place, Place)> {
+        let mut out = Vec::new();
+        for (dir, node) in &self.nodes {
+            let Body::Dir(names) = &node.body else {
+                continue;
+            };
+            for (name, n) in names.seen.iter().filter(|(_, n)| self.is_dir(**n)) {
+                let (new, mut all) = ((*dir, name.clone()), self.nodes.iter());
+                let old = all.find_map(|(d, node)| match &node.body {
+                    Body::Dir(names) => {
+                        let kept = names.kept.iter().filter(|(_, i)| *i == n);
+                        let mut places = kept.map(|(name, _)| (*d, name.clone()));
+                        places.find(|place| *place != new)
+                    }
+                    Body::File(_) => None,
+                });
+                out.extend(old.map(|old| (*n, old, new)));
+            }
+        }
+        out
+    }
+
+    /// Unlike a file, a directory moves in one step: its `..` names the one directory that it lies in,
+    /// and file systems with a journal write both sides in one transaction.
+    fn settle_move(&mut self, n: u64, old: &Place, new: &Place) {
+        let has = |disk: &Disk, place: &Place| {
+            let names = disk.names(place.0).ok();
+            names.is_some_and(|names| names.seen.get(&place.1) == Some(&n))
+        };
+        let (at_old, at_new) = (has(self, old), has(self, new));
+        if let Ok(names) = self.names_mut(old.0)
+            && at_old
+            && at_new
+        {
+            names.seen.remove(&old.1);
+            names.kept.remove(&old.1);
+        }
+        if let Ok(names) = self.names_mut(new.0)
+            && !at_old
+            && !at_new
+        {
+            names.seen.insert(new.1.clone(), n);
+            names.kept.insert(new.1.clone(), n);
+        }
     }
 }
