@@ -2,7 +2,8 @@
 //!
 //! `split` and `merge` build logs in a directory of their own and give it its name when all is in it.
 //! So there are no other writers, no readers and no end to be found: batches are placed where they
-//! belong and written in large pieces, and the log becomes durable all at once, at the end.
+//! belong and written in large pieces. Nothing is synced here; that is done for all at once, before
+//! they get their names.
 //!
 //! * The first segment begins at the first offset; each next one at the log end, so that no gap is
 //!   left between segments.
@@ -17,11 +18,12 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::builder::{SealedBatch, detach, stamp};
-use crate::format::names::{Kind, file_name};
+use crate::format::checkpoint::{EpochStart, render_epochs};
+use crate::format::names::{Kind, LEADER_EPOCH_CHECKPOINT, file_name};
 use crate::format::{Offset, TimestampMs};
 use crate::log::end::{self, EndHint};
+use crate::log::files;
 use crate::log::listing::{LogDir, SegmentRef};
-use crate::log::place::{open_end, open_logd_dir};
 use crate::segment::active::{ActiveSegment, Noted, RELATIVE_OFFSET_MAX, RollLimits, Tally};
 use crate::sys::{Access, Dir, Host};
 
@@ -61,6 +63,17 @@ pub struct Fresh {
     gathered: Vec<u8>,
     noted: Vec<Noted>,
     bytes: u64,
+}
+
+/// What a new log says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Own<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its settings, as they are written down.
+    pub config: &'a str,
+    /// Its leader epochs, at least one.
+    pub epochs: &'a [EpochStart],
 }
 
 /// The segment that takes batches.
@@ -233,47 +246,46 @@ impl Fresh {
         Ok(())
     }
 
-    /// Ends the log; one without batches begins, and ends, at `empty_at`. With `durable` everything in
-    /// it is durable on return, but not its own name.
+    /// Ends the log and writes its own files; one without batches begins, and ends, at offset 0 or
+    /// where the history of epochs begins. Nothing is synced, though `.logd/end` says that all of it is
+    /// durable if `will_be_durable`: the caller syncs it before anyone may look.
     ///
     /// # Errors
     /// What the system answers.
-    pub fn finish(mut self, empty_at: Offset, epoch: i32, durable: bool) -> Result<Offset> {
+    pub fn finish(mut self, own_files: &Own<'_>, will_be_durable: bool) -> Result<()> {
         self.write()?;
-        let next = *self.next.get_or_insert(empty_at);
+        let first = own_files.epochs.first().map_or(Offset::ZERO, |e| e.start);
+        let next = *self.next.get_or_insert(first);
         if self.active()?.is_none() {
             self.open_segment(next)?;
         }
-        let dir = self.dir()?;
+        let (host, dir) = (self.host.clone(), self.dir()?);
         let fail = |e| Error::io("cannot write", e).at_path(dir.path());
         let Some(active) = self.active()? else {
             return Err(Error::new(ErrorKind::Bug, "a log without a segment"));
         };
         active.flush().map_err(fail)?;
-        let hint = hint(active, next, epoch);
-        if durable {
-            for base in &self.bases {
-                let file = dir.open(&file_name(*base, Kind::Log), Access::Read);
-                file.and_then(|f| f.sync()).map_err(fail)?;
-            }
-            dir.sync().map_err(fail)?;
-        }
-        let own = open_logd_dir(dir.as_ref())?;
-        let log = LogDir::open(self.host.as_ref(), dir.path())?;
-        let host = self.host.as_ref();
-        let file = open_end(host, &log, own.as_ref())?;
+        let epoch = own_files.epochs.last().map_or(0, |e| e.epoch);
         let hint = EndHint {
             boot_id: host.boot_id(),
             wall_ms: host.wall_ms(),
             boot_ms: host.boot_ms(),
-            ..hint
+            ..hint(active, next, epoch)
         };
+        let epochs = render_epochs(own_files.epochs);
+        let written = write_new(dir.as_ref(), LEADER_EPOCH_CHECKPOINT, epochs.as_bytes());
+        written.map_err(fail)?;
+        dir.make_dir(files::LOGD_DIR).map_err(fail)?;
+        let own = dir.open_dir(files::LOGD_DIR).map_err(fail)?;
+        write_new(own.as_ref(), files::ID, own_files.id.as_bytes()).map_err(fail)?;
+        write_new(own.as_ref(), files::CONFIG, own_files.config.as_bytes()).map_err(fail)?;
+        let file = own.create(files::END).map_err(fail)?;
+        file.set_len(end::FILE_BYTES).map_err(fail)?;
         end::write_hint(file.as_ref(), &hint).map_err(fail)?;
-        if durable {
-            let published = end::write_durable(file.as_ref(), 1, host.boot_id(), next);
-            published.and_then(|()| file.sync()).map_err(fail)?;
+        if will_be_durable {
+            end::write_durable(file.as_ref(), 1, host.boot_id(), next).map_err(fail)?;
         }
-        Ok(next)
+        Ok(())
     }
 
     /// The segment that takes batches, opened again if it was parked.
@@ -359,6 +371,11 @@ impl Fresh {
     }
 }
 
+/// Writes a file where nobody looks yet.
+fn write_new(dir: &dyn Dir, name: &str, content: &[u8]) -> io::Result<()> {
+    dir.create(name)?.write_all_at(content, 0)
+}
+
 /// What the next appender of this boot is told. The host's clocks are the caller's to add.
 fn hint(active: &ActiveSegment, next: Offset, epoch: i32) -> EndHint {
     let t = active.tally();
@@ -387,13 +404,21 @@ fn hint(active: &ActiveSegment, next: Offset, epoch: i32) -> EndHint {
 }
 
 /// Whether a link was refused for a reason that does not keep the bytes from being copied: another
-/// file system, one without links, too many of them, or a file of somebody else's.
+/// file system, one without links, too many of them, a file of somebody else's, or a segment that
+/// retention took: the reader tells of that.
 fn may_copy_instead(e: &io::Error) -> bool {
     use nix::errno::Errno;
     let code = e.raw_os_error().map(Errno::from_raw);
     matches!(
         code,
-        Some(Errno::EXDEV | Errno::EPERM | Errno::EACCES | Errno::EMLINK | Errno::EOPNOTSUPP)
+        Some(
+            Errno::EXDEV
+                | Errno::EPERM
+                | Errno::EACCES
+                | Errno::EMLINK
+                | Errno::EOPNOTSUPP
+                | Errno::ENOENT
+        )
     )
 }
 

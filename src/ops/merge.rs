@@ -140,7 +140,7 @@ pub fn write(
         mixer.took(&run, note)?;
     }
     let records = part.records();
-    part.finish(&mut coder, host, &to.config, to.durable)?;
+    part.finish(&mut coder, host.as_ref(), &to.config, to.durable)?;
     let path = site.publish(to.durable)?.pop().unwrap_or_default();
     Ok(Some(Merged { path, records }))
 }

@@ -7,22 +7,17 @@
 //! come from. Magic 0 and 1 become magic 2.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::batch::{Batch, BatchHeader, TimestampType};
 use crate::format::builder::{BatchBuilder, Chunk, Seal};
-use crate::format::checkpoint::{EpochStart, render_epochs};
+use crate::format::checkpoint::EpochStart;
 use crate::format::codec::{Codec, Compression, Compressor};
-use crate::format::names;
 use crate::format::record::{Header, NewRecord, Record};
 use crate::format::{Offset, TimestampMs};
-use crate::log::files;
-use crate::log::fresh::{Fresh, Placed};
+use crate::log::fresh::{Fresh, Own, Placed};
 use crate::log::listing::{LogDir, SegmentRef};
 use crate::log::make;
-use crate::log::place::open_logd_dir;
-use crate::log::state::write_state_file;
 use crate::sys::Host;
 
 /// Size at which a batch of records coded again is closed, before compression; that of `append`.
@@ -259,37 +254,28 @@ impl Part {
         self.fresh.park()
     }
 
-    /// Ends the log: its settings, its id, its epochs, the end of its last segment.
+    /// Ends the log: its settings, its id, its epochs, the end of its last segment. Durable it is only
+    /// once it was synced by the caller ([`Fresh::finish`]).
     ///
     /// # Errors
     /// What the system answers.
     pub fn finish(
         mut self,
         coder: &mut Coder,
-        host: &Arc<dyn Host>,
+        host: &dyn Host,
         config: &str,
-        durable: bool,
+        will_be_durable: bool,
     ) -> Result<()> {
         self.flush(coder)?;
-        let dir = self.fresh.dir()?;
-        let fail = |e| Error::io("cannot write", e).at_path(dir.path());
-        let own = open_logd_dir(dir.as_ref())?;
-        let id = make::new_id(host.as_ref()).map_err(fail)?;
-        write_state_file(own.as_ref(), files::ID, id.as_bytes()).map_err(fail)?;
-        write_state_file(own.as_ref(), files::CONFIG, config.as_bytes()).map_err(fail)?;
+        let id = make::new_id(host).map_err(|e| Error::io("cannot make an id", e))?;
         let first = self.fresh.first_offset().unwrap_or(Offset::ZERO);
         let end = self.fresh.next_offset().unwrap_or(first);
-        let epochs = cut_epochs(&self.epochs, first, end);
-        let last = epochs.last().map_or(0, |e| e.epoch);
-        let text = render_epochs(&epochs);
-        write_state_file(
-            dir.as_ref(),
-            names::LEADER_EPOCH_CHECKPOINT,
-            text.as_bytes(),
-        )
-        .map_err(fail)?;
-        self.fresh.finish(first, last, durable)?;
-        Ok(())
+        let own = Own {
+            id: &id,
+            config,
+            epochs: &cut_epochs(&self.epochs, first, end),
+        };
+        self.fresh.finish(&own, will_be_durable)
     }
 
     /// The leader epoch that a batch with this header gets.

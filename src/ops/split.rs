@@ -44,7 +44,7 @@ use crate::log::epoch;
 use crate::log::fresh::Fresh;
 use crate::log::isolation::Feed;
 use crate::log::listing::{LogDir, SegmentRef};
-use crate::log::reader::{Advance, ReadOptions};
+use crate::log::reader::{Advance, Piece, ReadOptions, Reader};
 use crate::log::view::View;
 pub use crate::segment::active::RollLimits;
 use crate::segment::scan::{HeaderWalk, Span, Walk};
@@ -150,6 +150,7 @@ pub fn split(
         list: Vec::new(),
         by_name: HashMap::new(),
         coder: Coder::default(),
+        awake: Vec::new(),
     };
     if let Mode::Partitions(n) = options.mode {
         if !spread(&mut parts, partitions, n, settings, hooks)? {
@@ -177,10 +178,13 @@ struct Parts<'a> {
     list: Vec<Named>,
     by_name: HashMap<(String, i32), usize>,
     coder: Coder,
+    /// Those that took anything since they were parked last: only they hold memory or files.
+    awake: Vec<usize>,
 }
 
 struct Named {
     part: Part,
+    is_awake: bool,
     /// What the name was made of.
     value: Option<Vec<u8>>,
     config: String,
@@ -220,6 +224,7 @@ impl Parts<'_> {
         let index = self.list.len();
         self.list.push(Named {
             part: Part::new(fresh, self.numbers(), epochs),
+            is_awake: false,
             value: value.map(<[u8]>::to_vec),
             config: settings.config.clone(),
         });
@@ -256,28 +261,43 @@ impl Parts<'_> {
     fn part(&mut self, index: usize) -> Result<(&mut Part, &mut Coder)> {
         let missing = || Error::new(ErrorKind::Bug, "a part that was never made");
         let named = self.list.get_mut(index).ok_or_else(missing)?;
+        if !std::mem::replace(&mut named.is_awake, true) {
+            self.awake.push(index);
+        }
         Ok((&mut named.part, &mut self.coder))
     }
 
     /// Keeps open files and memory within bounds.
     fn settle(&mut self) -> Result<()> {
-        let open = self.list.iter().filter(|n| n.part.is_open()).count();
-        let memory: usize = self.list.iter().map(|n| n.part.memory()).sum();
-        if open <= OPEN_MAX && memory <= MEMORY_MAX {
-            return Ok(());
+        let (mut open, mut memory) = (0, 0);
+        for named in self.awake.iter().filter_map(|i| self.list.get(*i)) {
+            open += usize::from(named.part.is_open());
+            memory += named.part.memory();
         }
-        let mut all = self.list.iter_mut();
-        all.try_for_each(|n| n.part.park(&mut self.coder))
+        match open > OPEN_MAX || memory > MEMORY_MAX {
+            true => self.park_all(),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes what all parts have gathered, and gives their memory and files back.
+    fn park_all(&mut self) -> Result<()> {
+        for index in std::mem::take(&mut self.awake) {
+            if let Some(named) = self.list.get_mut(index) {
+                named.part.park(&mut self.coder)?;
+                named.is_awake = false;
+            }
+        }
+        Ok(())
     }
 
     fn finish(mut self) -> Result<Vec<Made>> {
         let mut bytes = Vec::new();
         for named in self.list {
             bytes.push(named.part.bytes());
-            let (host, durable) = (self.host, self.options.durable);
-            named
-                .part
-                .finish(&mut self.coder, host, &named.config, durable)?;
+            let (host, durable) = (self.host.as_ref(), self.options.durable);
+            let coder = &mut self.coder;
+            named.part.finish(coder, host, &named.config, durable)?;
         }
         let paths = self.site.publish(self.options.durable)?;
         let made = paths.into_iter().zip(bytes);
@@ -344,13 +364,59 @@ fn spread(
 /// Reads one partition.
 struct Splitter<'p, 'a> {
     out: Out<'p, 'a>,
-    feed: Feed,
+    input: Input,
     log: LogDir,
-    limits: Limits,
     /// Sealed segments that may be linked, and where each ends.
     links: VecDeque<(SegmentRef, Offset)>,
+}
+
+/// Where batches come from, and what it takes to lay one open.
+struct Input {
+    feed: Feed,
+    limits: Limits,
     scratch: Scratch,
     open: Vec<u8>,
+}
+
+/// A batch laid open.
+struct Opened<'i> {
+    reader: &'i Reader,
+    piece: Piece<'i>,
+    plain: Plain<'i>,
+}
+
+impl Input {
+    /// Lays the batch open that was found.
+    fn opened(&mut self) -> Result<Option<Opened<'_>>> {
+        let reader = self.feed.reader();
+        let Some(piece) = self.feed.piece() else {
+            return Ok(None);
+        };
+        let plain = Plain::open(
+            &piece.batch,
+            &mut self.scratch,
+            &self.limits,
+            &mut self.open,
+        );
+        let plain = plain.map_err(|d| reader.condemn(d).error())?;
+        Ok(Some(Opened {
+            reader,
+            piece,
+            plain,
+        }))
+    }
+}
+
+impl Opened<'_> {
+    /// Its wanted records.
+    fn records(&self) -> impl Iterator<Item = Result<Record<'_>>> {
+        let records = self.plain.records();
+        let wanted = records.filter(|r| {
+            let offset = r.as_ref().map(|r| r.offset);
+            offset.is_ok_and(|o| self.piece.wanted.contains(&o)) || r.is_err()
+        });
+        wanted.map(|r| r.map_err(|d| self.reader.condemn(d).error()))
+    }
 }
 
 /// Where the records of one partition go.
@@ -404,14 +470,17 @@ impl<'p, 'a> Splitter<'p, 'a> {
             current: None,
             current_end: Offset::ZERO,
         };
-        Ok(Splitter {
-            out,
+        let input = Input {
             feed,
-            log,
             limits: read.limits,
-            links,
             scratch: Scratch::new(),
             open: Vec::new(),
+        };
+        Ok(Splitter {
+            out,
+            input,
+            log,
+            links,
         })
     }
 
@@ -422,7 +491,7 @@ impl<'p, 'a> Splitter<'p, 'a> {
             if (hooks.stop)() {
                 return Ok(false);
             }
-            match self.feed.advance()? {
+            match self.input.feed.advance()? {
                 Advance::Batch => {}
                 Advance::End => break,
                 Advance::Gone(range) if self.out.parts.options.read.clamp => {
@@ -435,9 +504,9 @@ impl<'p, 'a> Splitter<'p, 'a> {
             self.batch()?;
             self.out.parts.settle()?;
         }
-        if let Some(open) = self.feed.open() {
+        if let Some(open) = self.input.feed.open() {
             (hooks.note)(Note::Open(path.clone(), open));
-        } else if let Some((path, position)) = self.feed.reader_mut().torn_tail()? {
+        } else if let Some((path, position)) = self.input.feed.reader_mut().torn_tail()? {
             (hooks.note)(Note::TornTail(path, position));
         }
         Ok(true)
@@ -445,7 +514,7 @@ impl<'p, 'a> Splitter<'p, 'a> {
 
     /// The batch that was found, or the whole segment that it begins.
     fn batch(&mut self) -> Result<()> {
-        let Some(piece) = self.feed.piece() else {
+        let Some(piece) = self.input.feed.piece() else {
             return Ok(());
         };
         let header = piece.batch.header();
@@ -472,10 +541,10 @@ impl<'p, 'a> Splitter<'p, 'a> {
         if let Some((segment, end)) = self.link_at(base)
             && self.link(segment, end)?
         {
-            self.feed.reader_mut().skip_to(end);
+            self.input.feed.reader_mut().skip_to(end);
             return Ok(());
         }
-        if let Some(piece) = self.feed.piece().filter(|_| is_whole && fits) {
+        if let Some(piece) = self.input.feed.piece().filter(|_| is_whole && fits) {
             let (part, coder) = self.out.current()?;
             if part.batch(coder, &piece.batch)? {
                 return Ok(());
@@ -491,7 +560,7 @@ impl<'p, 'a> Splitter<'p, 'a> {
         }
         let first = self.links.front().filter(|(s, _)| s.base() <= base)?;
         // Not from the middle of one: what is before would come twice.
-        let position = self.feed.reader().found_at()?;
+        let position = self.input.feed.reader().found_at()?;
         (position.0 == 0).then_some(*first)
     }
 
@@ -525,7 +594,7 @@ impl<'p, 'a> Splitter<'p, 'a> {
         let file = self.log.open_file(&segment.log_name())?;
         let len = file.len().map_err(|e| Error::io("cannot stat", e))?;
         let span = Span::whole(segment.base(), len);
-        let mut walk = HeaderWalk::new(file, span, self.limits);
+        let mut walk = HeaderWalk::new(file, span, self.input.limits);
         let mut count = 0u64;
         loop {
             match walk.next()? {
@@ -541,67 +610,43 @@ impl<'p, 'a> Splitter<'p, 'a> {
 
     /// The wanted records of the batch one by one, each into the part whose turn it is.
     fn in_order(&mut self) -> Result<()> {
-        let Some(piece) = self.feed.piece() else {
+        let Some(opened) = self.input.opened()? else {
             return Ok(());
         };
-        let condemn = |d| self.feed.reader().condemn(d).error();
-        let plain = Plain::open(
-            &piece.batch,
-            &mut self.scratch,
-            &self.limits,
-            &mut self.open,
-        );
-        let plain = plain.map_err(condemn)?;
-        for record in plain.records() {
-            let record = record.map_err(condemn)?;
-            if !piece.wanted.contains(&record.offset) {
-                continue;
-            }
+        for record in opened.records() {
+            let record = record?;
             match self.out.parts.options.mode {
                 Mode::Records(max) if self.out.taken().1 >= max => self.out.begin(record.offset)?,
                 Mode::At(_) => self.out.reach(record.offset)?,
                 _ => {}
             }
             let (part, coder) = self.out.current()?;
-            part.record(coder, plain.header(), &record)?;
+            part.record(coder, opened.plain.header(), &record)?;
         }
         Ok(())
     }
 
     /// Each wanted record of the batch into the part that it says; all of it as stored, if they agree.
     fn by_content(&mut self) -> Result<()> {
-        let Some(piece) = self.feed.piece() else {
+        let Some(opened) = self.input.opened()? else {
             return Ok(());
         };
-        let condemn = |d| self.feed.reader().condemn(d).error();
-        let plain = Plain::open(
-            &piece.batch,
-            &mut self.scratch,
-            &self.limits,
-            &mut self.open,
-        );
-        let plain = plain.map_err(condemn)?;
         let mut goes = Vec::new();
-        for record in plain.records() {
-            let record = record.map_err(condemn)?;
-            if piece.wanted.contains(&record.offset) {
-                goes.push(self.out.part_of(&record)?);
-            }
+        for record in opened.records() {
+            goes.push(self.out.part_of(&record?)?);
         }
         let Some(first) = goes.first().copied() else {
             return Ok(());
         };
-        if piece.is_whole() && goes.iter().all(|g| *g == first) {
+        if opened.piece.is_whole() && goes.iter().all(|g| *g == first) {
             let (part, coder) = self.out.parts.part(first)?;
-            if part.batch(coder, &piece.batch)? {
+            if part.batch(coder, &opened.piece.batch)? {
                 return Ok(());
             }
         }
-        let wanted = plain.records().filter_map(std::result::Result::ok);
-        let wanted = wanted.filter(|r| piece.wanted.contains(&r.offset));
-        for (record, index) in wanted.zip(goes) {
+        for (record, index) in opened.records().zip(goes) {
             let (part, coder) = self.out.parts.part(index)?;
-            part.record(coder, plain.header(), &record)?;
+            part.record(coder, opened.plain.header(), &record?)?;
         }
         Ok(())
     }
@@ -636,11 +681,8 @@ impl Out<'_, '_> {
         let index = self
             .parts
             .add(&topic, number, None, settings, &self.epochs)?;
-        if let Some(full) = self.current.replace(index) {
-            let (part, coder) = self.parts.part(full)?;
-            part.park(coder)?;
-        }
-        Ok(())
+        self.current = Some(index);
+        self.parts.park_all()
     }
 
     /// The part that records go to in order.
@@ -744,3 +786,6 @@ fn period_of(time: TimestampMs, every: i64) -> Option<String> {
         _ => format!("{date}T{clock}"),
     })
 }
+
+#[cfg(test)]
+mod crash_tests;

@@ -4,6 +4,7 @@
 //! directory of exactly that name wins if it is a partition: named `TOPIC-N`, or holding segments or
 //! our own files. Nothing is made here and nothing is opened for writing.
 
+use super::site;
 use super::words::{LogName, Partitions};
 use crate::error::{Error, Result};
 use crate::format::names::{self, parse_partition, partition_name};
@@ -124,10 +125,9 @@ pub fn find(host: &dyn Host, path: &Path) -> Result<Vec<Partition>> {
         return Ok(Vec::new());
     };
     let of_topic = |(t, n): (String, i32)| (t == topic).then_some(n);
-    let mut numbers: Vec<i32> = partitions_in(&*dir)?
-        .into_iter()
-        .filter_map(of_topic)
-        .collect();
+    let all = partitions_in(&*dir)?;
+    site::refuse_half_made(&*dir, &all, topic)?;
+    let mut numbers: Vec<i32> = all.into_iter().filter_map(of_topic).collect();
     numbers.sort_unstable();
     Ok(numbers
         .into_iter()
