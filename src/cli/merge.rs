@@ -4,19 +4,26 @@ use super::split::{roll_of, sync};
 use super::table::{self, Cell};
 use super::{Context, Outcome, args, reading};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ops::merge::{self, ToOptions};
-use crate::ops::mix::Order;
+use crate::ops::cat::CatOptions;
+use crate::ops::merge::{self, Printer, ToOptions};
+use crate::ops::mix::{Following, Order};
 use crate::ops::settings::{Document, Words};
 use crate::ops::topic::Partition;
 use crate::sys::signals;
 use clap::{ArgMatches, Command};
 use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
   logd merge -F '%D %t-%p %s\\n' logs/orders
   logd merge --order offset --to logs/orders-all logs/orders12
-  logd merge -o @-1h.. -F json logs/access-0 logs/access-1 | jq .value";
+  logd merge -o @-1h.. -F json logs/access-0 logs/access-1 | jq .value
+  logd merge -f -o end.. logs/web1 logs/web2 | goaccess -";
+
+/// How long a quiet log holds the others back if nothing is said: cli.md 7.
+const LATENESS: Duration = Duration::from_secs(1);
 
 const LONG: &str = "\
 Prints the records of all partitions of all LOGs in one order: by time, or by offset. Ties go by
@@ -29,6 +36,12 @@ logd split made become the original again.
 
 What is merged is what logd cat shows: committed records up to the first open transaction of each
 partition, at the end as it was at the start. Memory is one batch a partition.
+
+-f goes on as the logs grow, new partitions of a topic too. A log that has nothing more might still get
+a record that belongs first, so it holds the others back: each batch of theirs for at most --lateness
+(1s) from when it was seen. What comes later than that is printed behind them. With --lateness none it
+holds them until it has more or reaches the end of its range: slow where a log is quiet, but the order
+depends on nothing but the records. -f prints only; logd append makes a log of what it prints.
 
 DEST is built in DEST.unfinished-0 and gets its name when it is whole and, with --sync exit (the
 default), durable. A failure leaves nothing; what a killed run left, the next one clears away.";
@@ -45,6 +58,16 @@ pub fn command() -> Command {
         .arg(
             args::option("to", "DEST", "Write a new log")
                 .value_parser(clap::value_parser!(std::ffi::OsString)),
+        )
+        .arg(args::follow())
+        .arg(
+            args::option(
+                "lateness",
+                "DURATION",
+                "How long a quiet log holds the others back: 1s (default), none",
+            )
+            .requires("follow")
+            .allow_hyphen_values(false),
         )
         .arg(args::from_offset())
         .arg(args::clamp())
@@ -103,21 +126,28 @@ fn print(
 ) -> Result<Outcome> {
     let mut emitter = reading::emitter(ctx, m, None)?;
     let read = reading::cat_options(ctx, m)?;
+    let following = match args::flag(m, "follow") {
+        true => Some(following(ctx, m, partitions, &read)?),
+        false => None,
+    };
     let host = ctx.host.clone();
     let mut stdout = std::mem::take(&mut ctx.stdout);
     let mut sink = reading::Out::new(&mut stdout);
-    let mut note = |n| {
-        let _ = reading::tell(ctx, &n);
+    let mut printer = Printer {
+        emitter: &mut emitter,
+        sink: &mut sink,
+        note: &mut |n| {
+            let _ = reading::tell(ctx, &n);
+        },
     };
-    let printed = merge::print(
-        &host,
-        partitions,
-        order,
-        &read,
-        &mut emitter,
-        &mut sink,
-        &mut note,
-    );
+    let out = std::io::stdout();
+    let printed = match following {
+        Some(following) => {
+            let out = Some(out.as_fd());
+            merge::follow(&host, partitions, order, following, &mut printer, out)
+        }
+        None => merge::print(&host, partitions, order, &read, &mut printer),
+    };
     // What was read before an error is good, and goes out before it is told.
     let closed = |e: &Error| e.kind() == ErrorKind::ClosedPipe;
     let flushed = match printed.as_ref().is_err_and(closed) {
@@ -132,6 +162,30 @@ fn print(
     Ok(Outcome::Done)
 }
 
+/// How logs are followed.
+fn following(
+    ctx: &Context,
+    m: &ArgMatches,
+    partitions: &[Partition],
+    read: &CatOptions,
+) -> Result<Following> {
+    let lateness = match args::text(m, "lateness") {
+        Some("none") => None,
+        Some(_) => args::duration(m, "lateness", "s")?,
+        None => Some(LATENESS),
+    };
+    let all = args::text(m, "partition").is_none();
+    let mut topics = Vec::new();
+    for log in args::os_all(m, "log") {
+        topics.extend(reading::topic(ctx, log, all, partitions)?);
+    }
+    Ok(Following {
+        lateness,
+        topics,
+        read: read.clone(),
+    })
+}
+
 fn write(
     ctx: &mut Context,
     m: &ArgMatches,
@@ -143,6 +197,12 @@ fn write(
         return Err(Error::usage(
             "--format: a log that is written has none; not with --to",
         ));
+    }
+    if args::flag(m, "follow") {
+        let why = "--follow: --to makes a log that is whole when it gets its name";
+        return Err(
+            Error::usage(why).hint("logd merge -f -F json LOG... | logd append -F json DEST")
+        );
     }
     let read = reading::cat_options(ctx, m)?;
     let dest = ctx.path(dest)?;

@@ -4,22 +4,25 @@
 //! again; two records with one offset are refused. By time it is numbered anew. Whole batches move as
 //! they are stored where no other log has its turn in between.
 
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::cat::{self, CatOptions, Note};
 use super::emit::{Emitter, Pick, Sink};
-use super::mix::{Laid, Mixer, Order, Run};
+use super::mix::{Due, Following, Laid, Mixer, Order, Run};
 use super::part::{Coder, Numbers, Part};
 use super::site::{Makes, Site};
 use super::topic::Partition;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::Offset;
 use crate::format::names::parse_partition;
 use crate::log::fresh::Fresh;
 use crate::log::reader::Piece;
 use crate::segment::active::RollLimits;
 use crate::sys::Host;
+use crate::sys::watch::{Wake, Watch};
 
 /// Which log is made, and how.
 pub struct ToOptions<'a> {
@@ -53,17 +56,83 @@ pub fn print(
     partitions: &[Partition],
     order: Order,
     read: &CatOptions,
-    emitter: &mut Emitter,
-    sink: &mut dyn Sink,
-    note: &mut dyn FnMut(Note),
+    printer: &mut Printer<'_>,
 ) -> Result<()> {
-    let mut mixer = Mixer::open(host, partitions, order, read, note)?;
+    let mut mixer = Mixer::open(host, partitions, order, read, printer.note)?;
+    printer.all_due(&mut mixer, &mut Vec::new()).map(drop)
+}
+
+/// Prints the records of `partitions` in one order, and goes on as they grow, until everything in the
+/// range was shown. What is to be had is handed on before each wait. `out` is the descriptor whose
+/// reader may go away.
+///
+/// # Errors
+/// `ClosedPipe` when the reader is gone; else as [`print`].
+pub fn follow(
+    host: &Arc<dyn Host>,
+    partitions: &[Partition],
+    order: Order,
+    following: Following,
+    printer: &mut Printer<'_>,
+    out: Option<BorrowedFd<'_>>,
+) -> Result<()> {
+    let mut mixer = Mixer::open(host, partitions, order, &following.read, printer.note)?;
+    let mut watch = Watch::new();
+    mixer.follow(host, following, &mut watch)?;
     let mut picks = Vec::new();
-    while let Some(run) = mixer.next_run() {
-        show(&mixer, &run, &mut picks, emitter, sink)?;
-        mixer.took(&run, note)?;
+    let mut was_woken = false;
+    loop {
+        was_woken |= mixer.watch(&mut watch);
+        // The first look finds what was written before it was watched.
+        loop {
+            let look = (std::mem::take(&mut was_woken), Instant::now());
+            if !mixer.refresh(host, &mut watch, look, printer.note)? {
+                break;
+            }
+            was_woken = mixer.watch(&mut watch);
+            printer.all_due(&mut mixer, &mut picks)?;
+        }
+        let until = match printer.all_due(&mut mixer, &mut picks)? {
+            _ if mixer.is_at_end() => return Ok(()),
+            until => until,
+        };
+        printer.emitter.flush(printer.sink)?;
+        printer.sink.pause(Duration::ZERO)?;
+        let left = until.map(|u| u.saturating_duration_since(Instant::now()));
+        let wake = watch.wait(left, out);
+        match wake.map_err(|e| Error::io("cannot wait", e))? {
+            Wake::ReaderGone => {
+                return Err(Error::new(ErrorKind::ClosedPipe, "the reader is gone"));
+            }
+            Wake::Changed | Wake::Timeout | Wake::Interrupted => was_woken = true,
+        }
     }
-    Ok(())
+}
+
+/// Where records go that are printed.
+pub struct Printer<'a> {
+    /// Gives them their form.
+    pub emitter: &'a mut Emitter,
+    /// Takes them.
+    pub sink: &'a mut dyn Sink,
+    /// Hears what a person should know.
+    pub note: &'a mut dyn FnMut(Note),
+}
+
+impl Printer<'_> {
+    /// Shows all records whose turn it is. Tells until when it is nobody's.
+    fn all_due(&mut self, mixer: &mut Mixer, picks: &mut Vec<Pick>) -> Result<Option<Instant>> {
+        loop {
+            if let Due::At(until) = mixer.due(Instant::now()) {
+                return Ok(until);
+            }
+            let Some(run) = mixer.next_run() else {
+                return Ok(None);
+            };
+            show(mixer, &run, picks, self.emitter, self.sink)?;
+            mixer.took(&run, self.note)?;
+        }
+    }
 }
 
 fn show(

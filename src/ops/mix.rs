@@ -3,15 +3,18 @@
 //! Each log stays in its own order: always the first unread record of some log comes next, the one
 //! with the smallest key. Memory is one batch a log. Records come in runs of one batch, as long as no
 //! other log has its turn, so that a whole batch can be moved as it is stored.
+//!
+//! Logs that grow are mixed too (`mix/follow.rs`): one that has nothing more holds the others back.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::cat::{self, CatOptions, Note};
 use super::span;
 use super::topic::Partition;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::batch::{Batch, BatchHeader, Scratch};
 use crate::format::plain::Plain;
 use crate::format::{Defect, Limits, Offset, TimestampMs};
@@ -20,6 +23,10 @@ use crate::log::listing::LogDir;
 use crate::log::reader::{Advance, ReadOptions, read_end};
 use crate::log::view::View;
 use crate::sys::Host;
+use follow::Growth;
+pub use follow::{Due, Following};
+
+mod follow;
 
 /// What decides which record comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +86,10 @@ struct Source {
     partition: Partition,
     feed: Feed,
     laid: Laid,
+    /// Where the range ends that was asked for, durable or not.
+    end: Offset,
+    /// What following it takes.
+    growth: Option<Growth>,
 }
 
 /// Reads several logs as one.
@@ -89,6 +100,7 @@ pub struct Mixer {
     clamp: bool,
     limits: Limits,
     scratch: Scratch,
+    following: Option<Following>,
 }
 
 impl Mixer {
@@ -110,13 +122,17 @@ impl Mixer {
             clamp: read.clamp,
             limits: read.limits,
             scratch: Scratch::new(),
+            following: None,
         };
         for partition in partitions {
-            let feed = feed(host, partition, read, note).map_err(|e| e.at_path(&partition.path))?;
+            let (view, wanted, end) = resolved(host, partition, read, note)?;
+            let feed = feed(host, view, wanted, read)?;
             mixer.sources.push(Source {
                 partition: partition.clone(),
                 feed,
                 laid: Laid::default(),
+                end,
+                growth: None,
             });
         }
         for log in 0..mixer.sources.len() {
@@ -189,7 +205,7 @@ impl Mixer {
         loop {
             match source.feed.advance().map_err(|e| e.at_path(&path))? {
                 Advance::Batch => {}
-                Advance::Gone(range) if self.clamp => {
+                Advance::Gone(range) if self.clamp || source.growth.is_some() => {
                     note(Note::Gone(path.clone(), range));
                     continue;
                 }
@@ -199,6 +215,9 @@ impl Mixer {
             }
             source.lay(&mut self.scratch, &self.limits)?;
             if let Some(place) = source.laid.places.first() {
+                if let Some(growth) = &mut source.growth {
+                    growth.loaded(&source.feed);
+                }
                 let key = key(self.order, source.partition.number, place, log);
                 self.heads.push(Reverse(key));
                 return Ok(());
@@ -224,6 +243,12 @@ impl Source {
         self.laid.places.clear();
         self.laid.at = 0;
         let path = &self.partition.path;
+        if let Some(growth) = &mut self.growth {
+            if let Some(open) = growth.drained(&self.feed) {
+                note(Note::Open(path.clone(), open));
+            }
+            return Ok(());
+        }
         if let Some(open) = self.feed.open() {
             note(Note::Open(path.clone(), open));
         } else if let Some((path, position)) = self.feed.reader_mut().torn_tail()? {
@@ -237,7 +262,7 @@ impl Laid {
     fn fill(
         &mut self,
         batch: &Batch<'_>,
-        wanted: &std::ops::Range<Offset>,
+        wanted: &Range<Offset>,
         scratch: &mut Scratch,
         limits: &Limits,
     ) -> std::result::Result<(), Defect> {
@@ -308,15 +333,18 @@ fn key(order: Order, partition: i32, place: &Place, log: usize) -> Key {
     (first, partition, place.offset.0, log)
 }
 
-/// What is read of a partition.
-fn feed(
+/// A partition as it is now, what is read of it, and where that would end if it were durable.
+fn resolved(
     host: &Arc<dyn Host>,
     partition: &Partition,
     read: &CatOptions,
     note: &mut dyn FnMut(Note),
-) -> Result<Feed> {
-    let mut view = View::of(LogDir::open(host.as_ref(), &partition.path)?)?;
-    let mut wanted = span::resolve(&mut view, &read.range, read.clamp, read.limits)?;
+) -> Result<(View, Range<Offset>, Offset)> {
+    let at = |e: Error| e.at_path(&partition.path);
+    let mut view = View::of(LogDir::open(host.as_ref(), &partition.path)?).map_err(at)?;
+    let wanted = span::resolve(&mut view, &read.range, read.clamp, read.limits);
+    let mut wanted = wanted.map_err(at)?;
+    let range_end = wanted.end;
     if read.durable {
         let durable = read_end(&view)?.durable;
         if durable.is_none() {
@@ -325,9 +353,21 @@ fn feed(
         let end = durable.unwrap_or(wanted.start);
         wanted.end = wanted.end.min(end).max(wanted.start);
     }
+    Ok((view, wanted, range_end))
+}
+
+fn feed(
+    host: &Arc<dyn Host>,
+    view: View,
+    wanted: Range<Offset>,
+    read: &CatOptions,
+) -> Result<Feed> {
     let options = ReadOptions {
         limits: read.limits,
         skip_corrupt: false,
     };
     Feed::new(host.clone(), view, wanted, read.isolation, options)
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,7 @@ pub mod create;
 pub mod dump;
 mod eight;
 pub mod emit;
+mod follow;
 pub mod get;
 pub mod grep;
 pub mod groups;

@@ -20,19 +20,20 @@ use std::time::{Duration, Instant};
 use super::cat::{CatOptions, Note};
 use super::consume::{Claim, GroupOptions, behind_shown};
 use super::emit::{Emitter, Flow, Sink};
+use super::follow::{self, Followed};
 use super::output::Meta;
 use super::topic::{self, Partition};
-use super::{span, wait, words};
+use super::{span, words};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Scratch;
 use crate::format::record::Record;
 use crate::format::{Offset, TimestampMs};
-use crate::log::isolation::{Feed, OpenTransaction};
+use crate::log::isolation::Feed;
 use crate::log::listing::LogDir;
 use crate::log::reader::{Advance, ReadOptions, Refresh, read_end};
 use crate::log::view::View;
-use crate::sys::watch::{Wake, Watch, WatchId};
-use crate::sys::{FileId, Host, signals};
+use crate::sys::watch::{Wake, Watch};
+use crate::sys::{Host, signals};
 use group::Consumer;
 
 mod group;
@@ -77,14 +78,7 @@ pub enum Ended {
 struct Source {
     partition: Partition,
     feed: Feed,
-    /// The active segment's file that is watched.
-    watched: Option<(FileId, WatchId)>,
-    /// Whether the file is watched that D is published in.
-    durable_watched: bool,
-    /// Where the range ends that was asked for.
-    end: Offset,
-    /// The open transaction that was told of.
-    told: Option<OpenTransaction>,
+    followed: Followed,
     /// That it is read in the name of a group.
     claim: Option<Claim>,
 }
@@ -157,12 +151,6 @@ pub fn tail(
     tail.end_group(ended)
 }
 
-fn watch_dir(watch: Option<&mut Watch>, view: &View) {
-    if let Some(watch) = watch {
-        let _ = watch.dir(view.log().dir().as_ref());
-    }
-}
-
 impl Tail<'_> {
     /// Opens a partition at the start of `range`, or at its start where the last N are to be chosen.
     fn open(
@@ -173,7 +161,9 @@ impl Tail<'_> {
     ) -> Result<Source> {
         let read = &self.options.read;
         let mut view = View::of(LogDir::open(self.host.as_ref(), &partition.path)?)?;
-        watch_dir(watch, &view);
+        if let Some(watch) = watch {
+            follow::watch_dir(watch, &view);
+        }
         let wanted = span::resolve(&mut view, &range, read.clamp, read.limits)?;
         self.source(partition, view, wanted, None)
     }
@@ -190,16 +180,13 @@ impl Tail<'_> {
             if read_end(&view)?.durable.is_none() {
                 (self.note)(Note::NothingDurable(partition.path.clone()));
             }
-            wanted.end = end.min(durable(&view)?);
+            wanted.end = end.min(follow::durable(&view)?);
         }
         let feed = self.feed(view, wanted)?;
         Ok(Source {
             partition,
             feed,
-            watched: None,
-            durable_watched: false,
-            end,
-            told: None,
+            followed: Followed::new(end, self.options.read.durable),
             claim,
         })
     }
@@ -267,7 +254,7 @@ impl Tail<'_> {
     /// Whether everything that was asked for was shown. A reader that holds no partition has yet to get
     /// one.
     fn is_at_end(&self) -> bool {
-        let at_end = |s: &Source| s.feed.reader().next_offset() >= s.end;
+        let at_end = |s: &Source| s.followed.is_at_end(&s.feed);
         let waits = self.consumer.is_some() && self.sources.is_empty();
         !waits && self.sources.iter().all(at_end)
     }
@@ -307,11 +294,9 @@ impl Tail<'_> {
             return Ok((Flow::More, any));
         };
         source.note_shown();
-        let open = source.feed.open();
-        if let Some(open) = open.filter(|_| open != source.told) {
+        if let Some(open) = source.followed.newly_open(&source.feed) {
             (self.note)(Note::Open(source.partition.path.clone(), open));
         }
-        source.told = open.or(source.told);
         Ok((Flow::More, any))
     }
 
@@ -356,22 +341,7 @@ impl Tail<'_> {
     fn watch_tails(&mut self, watch: &mut Watch) -> bool {
         let mut new = false;
         for source in &mut self.sources {
-            let view = source.feed.reader().view();
-            if self.options.read.durable && !source.durable_watched {
-                source.durable_watched = wait::watch_durable(watch, view);
-                new |= source.durable_watched;
-            }
-            let Some(tail) = view.tail() else { continue };
-            let Ok(now) = tail.file.id() else { continue };
-            let known = source.watched.as_ref();
-            if known.is_some_and(|(id, _)| *id == now) {
-                continue;
-            }
-            if let Some((_, id)) = source.watched.take() {
-                watch.remove(id);
-            }
-            source.watched = Some((now, watch.file(tail.file.as_ref())));
-            new = true;
+            new |= source.followed.watch(&source.feed, watch);
         }
         new
     }
@@ -419,19 +389,14 @@ impl Tail<'_> {
     fn refresh(&mut self, watch: &mut Watch, was_woken: bool) -> Result<bool> {
         let mut more = false;
         for source in &mut self.sources {
-            let found = source.feed.refresh(was_woken)?;
-            more |= found != Refresh::Nothing;
+            let (found, may_more) = source.followed.refresh(&mut source.feed, was_woken)?;
+            more |= may_more;
             if found == Refresh::CutBack {
                 if let Some(claim) = &source.claim {
                     return Err(claim.cut_back());
                 }
                 let next = source.feed.reader().next_offset();
                 (self.note)(Note::CutBack(source.partition.path.clone(), next));
-            }
-            if self.options.read.durable {
-                let durable = durable(source.feed.reader().view())?.min(source.end);
-                more |= durable > source.feed.reader().until();
-                source.feed.reader_mut().set_until(durable);
             }
         }
         for path in &self.options.topics {
@@ -642,8 +607,4 @@ fn keep(newest: &mut BinaryHeap<Reverse<Place>>, place: Place, most: usize) {
     if newest.len() > most {
         newest.pop();
     }
-}
-
-fn durable(view: &View) -> Result<Offset> {
-    Ok(read_end(view)?.durable.unwrap_or(view.start()))
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Ended, Source, Tail, watch_dir};
+use super::{Ended, Source, Tail, follow};
 use crate::error::{ErrorKind, Result};
 use crate::log::groups::Group;
 use crate::log::listing::LogDir;
@@ -82,7 +82,9 @@ impl Tail<'_> {
             };
             let read = &self.options.read;
             let mut view = View::of(LogDir::open(self.host.as_ref(), &partition.path)?)?;
-            watch_dir(watch.as_deref_mut(), &view);
+            if let Some(watch) = watch.as_deref_mut() {
+                follow::watch_dir(watch, &view);
+            }
             let claim = Claim::begin(group, &mut view, consumer.options, read.clamp, self.note)?;
             let range = words::Range {
                 from: None,
@@ -138,12 +140,10 @@ impl Tail<'_> {
         };
         let quota = consumer.share.quota()?;
         while self.sources.len() > quota {
-            let Some(source) = self.sources.pop() else {
+            let Some(mut source) = self.sources.pop() else {
                 break;
             };
-            if let Some((_, id)) = source.watched {
-                watch.remove(id);
-            }
+            source.followed.unwatch(watch);
             drop(source.claim); // and with it the lock
             consumer.share.gave_up(&source.partition.path);
         }
