@@ -426,6 +426,7 @@ struct Workers<'a> {
     delivered: &'a Path,
     running: Vec<Child>,
     kills: usize,
+    stops: usize,
 }
 
 impl Workers<'_> {
@@ -451,11 +452,20 @@ impl Workers<'_> {
         self.running.push(worker.spawn().unwrap());
     }
 
+    /// How many run. None ends by itself.
+    fn alive(&mut self) -> usize {
+        for child in &mut self.running {
+            assert_eq!(child.try_wait().unwrap(), None, "a worker ended by itself");
+        }
+        self.running.len()
+    }
+
     fn stop(&mut self, i: usize, softly: bool) {
         let mut child = self.running.swap_remove(i);
         if softly {
             terminate(child.id());
             assert!(common::wait(&mut child, LONG).is_some(), "it does not stop");
+            self.stops += 1;
         } else {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -608,11 +618,30 @@ impl Drop for Stop<'_> {
     }
 }
 
+/// `$LOGD_GROUP_ROUNDS`, or so many.
+fn rounds(usual: usize) -> usize {
+    let given = std::env::var("LOGD_GROUP_ROUNDS").ok();
+    given.map_or(usual, |r| r.parse().unwrap())
+}
+
 #[test]
-fn workers_killed_at_random_deliver_everything_in_order() {
+fn four_workers_killed_and_replaced_at_random_deliver_everything_in_order() {
+    workers_killed_at_random(|_| WORKERS);
+}
+
+#[test]
+fn workers_that_come_and_go_at_random_deliver_everything_in_order() {
+    workers_killed_at_random(|random| 1 + random.below(WORKERS));
+}
+
+/// Most workers that run at once.
+const WORKERS: usize = 4;
+
+/// Workers share a topic that others write to. In each round up to two of them are killed, or told to
+/// stop, and then there are at least as many as `at_least` says, at once.
+fn workers_killed_at_random(at_least: impl Fn(&mut Random) -> usize) {
     const PARTITIONS: u32 = 8;
-    let rounds = std::env::var("LOGD_GROUP_ROUNDS").ok();
-    let rounds: usize = rounds.map_or(15, |r| r.parse().unwrap());
+    let rounds = rounds(15);
     let seed = seed();
     let mut random = Random(seed);
     let logs = Logs::with("t", &["--partitions", "8", "--segment-size", "64KiB"]);
@@ -622,10 +651,12 @@ fn workers_killed_at_random_deliver_everything_in_order() {
         delivered: &delivered,
         running: Vec::new(),
         kills: 0,
+        stops: 0,
     };
-    (0..4).for_each(|_| workers.start());
+    (0..WORKERS).for_each(|_| workers.start());
     let mut ledger = Ledger::open(&delivered);
     let stop = AtomicBool::new(false);
+    let mut alive = 0;
     let written: usize = std::thread::scope(|s| {
         let (logs, stop) = (&logs, &stop);
         let writers = (0..2).map(|w| s.spawn(move || write_until(logs, stop, w, seed)));
@@ -640,10 +671,11 @@ fn workers_killed_at_random_deliver_everything_in_order() {
             for _ in 0..random.below(3).min(workers.running.len()) {
                 let i = random.below(workers.running.len());
                 workers.stop(i, random.below(4) == 0);
+                while workers.running.len() < at_least(&mut random) {
+                    workers.start();
+                }
             }
-            while workers.running.len() < 1 + random.below(4) {
-                workers.start();
-            }
+            alive += workers.alive();
         }
         drop(stopped);
         writers.into_iter().map(|w| w.join().unwrap()).sum()
@@ -662,8 +694,12 @@ fn workers_killed_at_random_deliver_everything_in_order() {
     }
     assert_eq!(ledger.first, written);
     println!(
-        "{rounds} rounds, {} kills: {written} records delivered, {} of them again",
-        workers.kills, ledger.again
+        "{rounds} rounds, {:.1} workers on average, {} kills, {} stops: \
+         {written} records delivered, {} of them again",
+        alive as f64 / rounds as f64,
+        workers.kills,
+        workers.stops,
+        ledger.again
     );
     while !workers.running.is_empty() {
         workers.stop(0, true);
@@ -747,25 +783,50 @@ fn a_partition_that_is_made_meanwhile_is_shared_too() {
     assert_eq!(f.line(), "b");
 }
 
-/// Runs the words, and kills them after a random while. True if they ended with 0 before.
-fn run_or_kill(logs: &Logs, words: &[&str], out: Stdio, after: Option<Duration>) -> bool {
-    let mut child = logs.logd(words).stdout(out).spawn().unwrap();
-    if let Some(after) = after {
-        std::thread::sleep(after);
-        let _ = child.kill();
+/// A command of the recipe, killed at random moments of the time that it takes.
+struct Step<'a> {
+    logs: &'a Logs,
+    words: &'a [&'a str],
+    /// What it took when it was left alone last.
+    took: Duration,
+    kills: usize,
+}
+
+impl Step<'_> {
+    /// Runs it. True if it ended with 0, also where the kill came too late.
+    fn run(&mut self, out: Stdio, kill: bool, random: &mut Random) -> bool {
+        let began = Instant::now();
+        let mut child = self.logs.logd(self.words).stdout(out).spawn().unwrap();
+        if kill {
+            std::thread::sleep(self.took.mul_f64(random.below(1000) as f64 / 1000.0));
+            let _ = child.kill();
+        }
+        let status = child.wait().unwrap();
+        if !kill {
+            self.took = began.elapsed();
+        }
+        self.kills += usize::from(status.signal().is_some());
+        assert!(kill || status.code() == Some(0), "{:?}", self.words);
+        status.code() == Some(0)
     }
-    child.wait().unwrap().code() == Some(0)
 }
 
 #[test]
 fn two_phases_killed_at_any_step_lose_nothing() {
-    let rounds = std::env::var("LOGD_GROUP_ROUNDS").ok();
-    let rounds: u64 = rounds.map_or(25, |r| r.parse().unwrap());
+    let rounds = rounds(25);
     let mut random = Random(seed());
     let logs = Logs::with("t", &["--partitions", "2"]);
     let part = logs.path("part");
+    let step = |words| Step {
+        logs: &logs,
+        words,
+        took: Duration::from_millis(5),
+        kills: 0,
+    };
+    let mut read = step(&["cat", "-g", "n", "--no-commit", "-F", "%p %o\\n", "t"]);
+    let mut commit = step(&["groups", "commit", "t", "n"]);
     let mut loaded: BTreeSet<(usize, i64)> = BTreeSet::new();
-    let (mut written, mut confirmed) = (0, 0);
+    let (mut written, mut again, mut idle) = (0, 0, [0; 2]);
     for round in 0..=rounds {
         let last = round == rounds;
         let burst = if last { 0 } else { random.next() % 3000 };
@@ -777,24 +838,20 @@ fn two_phases_killed_at_any_step_lose_nothing() {
         written += burst as usize;
         // 0: cat is killed, 1: nothing more is done after it, 2: load, no more, 3: commit is killed.
         let killed = if last { 4 } else { random.below(6) };
-        let soon = |random: &mut Random| Duration::from_micros(random.next() % 9000);
-        let read = ["cat", "-g", "n", "--no-commit", "-F", "%p %o\\n", "t"];
         let out = File::create(&part).unwrap();
-        let after = (killed == 0).then(|| soon(&mut random));
-        let done = run_or_kill(&logs, &read, out.into(), after);
+        let done = read.run(out.into(), killed == 0, &mut random);
         if done && killed != 1 {
             let text = std::fs::read_to_string(&part).unwrap();
-            loaded.extend(text.lines().map(|l| {
-                let (p, o) = l.split_once(' ').unwrap();
-                (p.parse().unwrap(), o.parse().unwrap())
-            }));
-            let after = (killed == 3).then(|| soon(&mut random));
-            if killed >= 3 {
-                let commit = ["groups", "commit", "t", "n"];
-                let ok = run_or_kill(&logs, &commit, Stdio::null(), after);
-                assert!(ok || killed == 3);
-                confirmed += usize::from(ok);
+            for line in text.lines() {
+                let (p, o) = line.split_once(' ').unwrap();
+                again += usize::from(!loaded.insert((p.parse().unwrap(), o.parse().unwrap())));
             }
+            match killed {
+                2 => idle[1] += 1,
+                _ => drop(commit.run(Stdio::null(), killed == 3, &mut random)),
+            }
+        } else if killed == 1 {
+            idle[0] += 1;
         }
         for p in 0..2 {
             let at = position(&logs, &format!("t-{p}"), "n").map_or(0, |p| p.0);
@@ -806,5 +863,9 @@ fn two_phases_killed_at_any_step_lose_nothing() {
         }
     }
     assert_eq!(loaded.len(), written);
-    assert!(confirmed > 0);
+    println!(
+        "{rounds} rounds, {} reads killed, {} stopped before and {} after the load, {} commits \
+         killed: {written} records loaded, {again} times one again",
+        read.kills, idle[0], idle[1], commit.kills
+    );
 }

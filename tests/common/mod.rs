@@ -51,7 +51,7 @@ impl Logs {
 
     /// `logd WORDS`, to be run among the logs.
     pub fn logd(&self, words: &[&str]) -> Command {
-        let mut logd = Command::new(env!("CARGO_BIN_EXE_logd"));
+        let mut logd = Command::new(binary());
         logd.args(words).current_dir(self.root());
         logd.env_remove("LOGD_DIR").env("LOGD_CONFIG", "/dev/null");
         logd
@@ -108,6 +108,12 @@ impl Logs {
         names.sort();
         names
     }
+}
+
+/// The binary under test: `$LOGD_BIN`, as for long runs of a release build, else what cargo built.
+pub fn binary() -> std::ffi::OsString {
+    let given = std::env::var_os("LOGD_BIN");
+    given.unwrap_or_else(|| env!("CARGO_BIN_EXE_logd").into())
 }
 
 /// A command that runs; killed at the end.
