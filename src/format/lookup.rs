@@ -18,8 +18,8 @@
 //! | at | size | block 0 | |
 //! |---|---|---|---|
 //! | 0 | 8 | `logdkeys` | |
-//! | 8 | 4 | version | 1 |
-//! | 12 | 4 | parts | bit 0: table, bit 1: filter |
+//! | 8 | 4 | version | 2 |
+//! | 12 | 4 | parts | bit 0: table, bit 1: filters |
 //! | 16 | 8 | base offset | in the segment's name |
 //! | 24 | 8 | file bytes | length of the segment's `.log` |
 //! | 32 | 8 | end | position behind its last batch |
@@ -29,11 +29,15 @@
 //! | 60 | 4 | directory bits | 0 to 24 |
 //! | 64 | 8 | values | records that have the field |
 //! | 72 | 8 | entries | of the table, below 2^32 |
-//! | 80 | 8 | filter blocks | 0 or a power of two |
+//! | 80 | 4 | gram blocks | 0 or a power of two |
+//! | 84 | 4 | token blocks | the same |
 //! | 88 | 4 | field bytes | |
 //! | 92 | n | field | the word of `--by` |
 //!
-//! Then come the blocks of the directory, of the table, and of the filter:
+//! Then come the blocks of the directory, of the table, and of the filters, tokens first. Where bit 1
+//! says that there are filters, both may still have no blocks: then there was too much to keep. Of
+//! version 1 the table is the same; it had one filter of another form, of as many blocks as the eight
+//! bytes at 80 say, which is not asked ([`Header::is_outdated`]).
 //!
 //! * **Directory**: 2^bits + 1 numbers of 4 bytes, 1023 a block. Number *i* counts the table entries
 //!   whose hash has its top *bits* below *i*.
@@ -50,7 +54,7 @@ use std::borrow::Cow;
 use twox_hash::XxHash64;
 
 use super::batch::BatchHeader;
-use super::lookup_filter::Filter;
+use super::lookup_filter::{Blocks, Filter};
 use super::{Defect, Offset, Position};
 
 /// Bytes of a block: a page, the unit in which the file is read and checked.
@@ -63,7 +67,11 @@ pub const FIELD_BYTES_MAX: usize = 1024;
 pub const POSITION_MAX: u64 = u32::MAX as u64;
 
 const MAGIC: &[u8; 8] = b"logdkeys";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The version whose filters were of another form.
+const VERSION_OLD_FILTER: u32 = 1;
+/// Most blocks of a file's filters together, by far.
+const FILTER_BLOCKS_MAX: u64 = 1 << 32;
 const PART_TABLE: u32 = 1;
 const PART_FILTER: u32 = 2;
 const FIELD_AT: usize = 92;
@@ -116,8 +124,12 @@ pub struct Header {
     pub values: u64,
     /// Entries of the table.
     pub entries: u64,
-    /// Blocks of the filter; 0 is no filter.
-    pub filter_blocks: u64,
+    /// Whether there are filters, with blocks or without.
+    pub has_filter: bool,
+    /// Blocks of the filters.
+    pub filter: Blocks,
+    /// Blocks of a filter that is not understood any more.
+    old_filter: u64,
     /// Bits of a hash that choose a number of the directory.
     directory_bits: u32,
     /// Checksum of the block, with which those of all others begin.
@@ -125,7 +137,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// A header of a file that is to be written; `entries` is `None` without a table.
+    /// A header of a file that is to be written; `entries` is `None` without a table, `filter` without
+    /// filters.
     ///
     /// # Errors
     /// A defect where the field's word, the entries or the positions are more than a file can hold.
@@ -134,7 +147,7 @@ impl Header {
         field: &str,
         values: u64,
         entries: Option<u64>,
-        filter_blocks: u64,
+        filter: Option<Blocks>,
     ) -> Result<Header, Defect> {
         let has_table = entries.is_some();
         let entries = entries.unwrap_or(0);
@@ -154,7 +167,9 @@ impl Header {
             has_table,
             values,
             entries,
-            filter_blocks,
+            has_filter: filter.is_some(),
+            filter: filter.unwrap_or_default(),
+            old_filter: 0,
             directory_bits: wanted
                 .next_power_of_two()
                 .trailing_zeros()
@@ -179,7 +194,7 @@ impl Header {
             return Err(bad(0, "not a look-up index"));
         }
         let version = u32_at(8)?;
-        if version != VERSION {
+        if !(VERSION_OLD_FILTER..=VERSION).contains(&version) {
             return Err(Defect::new(8, format!("version {version} is not known")));
         }
         let parts = u32_at(12)?;
@@ -190,6 +205,7 @@ impl Header {
             .and_then(|f| std::str::from_utf8(f).ok())
             .ok_or_else(|| bad(88, "the field's word does not fit"))?;
         let offset = |at| u64_at(at).map(|n| Offset(n.cast_signed()));
+        let is_new = u64::from(version == VERSION);
         let header = Header {
             cover: Cover {
                 base: offset(16)?,
@@ -203,16 +219,21 @@ impl Header {
             has_table: parts & PART_TABLE != 0,
             values: u64_at(64)?,
             entries: u64_at(72)?,
-            filter_blocks: u64_at(80)?,
+            has_filter: parts & PART_FILTER != 0,
+            filter: Blocks {
+                grams: is_new * u64::from(u32_at(80)?),
+                tokens: is_new * u64::from(u32_at(84)?),
+            },
+            old_filter: (1 - is_new) * u64_at(80)?,
             directory_bits: u32_at(60)?,
             salt: read_u32(bytes, PAYLOAD_BYTES).unwrap_or_default(),
         };
-        let has_filter = parts & PART_FILTER != 0;
+        let is_size = |blocks: u64| blocks == 0 || (header.has_filter && blocks.is_power_of_two());
         let sound = header.entries <= u64::from(u32::MAX)
             && header.directory_bits <= DIRECTORY_BITS_MAX
-            && header.filter_blocks < 1 << 32
-            && has_filter == header.filter_blocks.is_power_of_two()
-            && (has_filter || header.filter_blocks == 0)
+            && header.filter_blocks() < FILTER_BLOCKS_MAX
+            && is_size(header.filter.grams)
+            && is_size(header.filter.tokens)
             && (header.has_table || header.entries == 0)
             && header.cover.last_position < header.cover.end
             && header.cover.end.0 <= header.cover.file_bytes.min(POSITION_MAX);
@@ -227,10 +248,11 @@ impl Header {
         let parts = match self.has_table {
             true => PART_TABLE,
             false => 0,
-        } | match self.filter_blocks {
-            0 => 0,
-            _ => PART_FILTER,
+        } | match self.has_filter {
+            true => PART_FILTER,
+            false => 0,
         };
+        let blocks = |n| u32::try_from(n).unwrap_or(u32::MAX).to_be_bytes();
         let cover = &self.cover;
         let mut out = Vec::with_capacity(BLOCK_BYTES);
         out.extend_from_slice(MAGIC);
@@ -245,7 +267,8 @@ impl Header {
         out.extend_from_slice(&self.directory_bits.to_be_bytes());
         out.extend_from_slice(&self.values.to_be_bytes());
         out.extend_from_slice(&self.entries.to_be_bytes());
-        out.extend_from_slice(&self.filter_blocks.to_be_bytes());
+        out.extend_from_slice(&blocks(self.filter.grams));
+        out.extend_from_slice(&blocks(self.filter.tokens));
         out.extend_from_slice(
             &u32::try_from(self.field.len())
                 .unwrap_or(u32::MAX)
@@ -290,7 +313,18 @@ impl Header {
 
     /// Length of the whole file in bytes.
     pub fn file_bytes(&self) -> u64 {
-        (self.filter_at() + self.filter_blocks) * BLOCK_BYTES as u64
+        (self.filter_at() + self.filter_blocks()) * BLOCK_BYTES as u64
+    }
+
+    fn filter_blocks(&self) -> u64 {
+        let Blocks { tokens, grams } = self.filter;
+        tokens.saturating_add(grams).saturating_add(self.old_filter)
+    }
+
+    /// Whether it is to be made anew for the filter that it has, which is of an older form and not
+    /// asked.
+    pub fn is_outdated(&self) -> bool {
+        self.old_filter > 0
     }
 }
 
@@ -437,9 +471,9 @@ impl<'a> Lookup<'a> {
     fn filter(&self) -> Option<Filter<'a>> {
         let lookup = *self;
         let at = self.header.filter_at();
-        let blocks = self.header.filter_blocks;
+        let blocks = self.header.filter;
         let block = move |n| lookup.block(at + n);
-        (blocks > 0).then(|| Filter::new(blocks, Box::new(block)))
+        (blocks != Blocks::default()).then(|| Filter::new(blocks, Box::new(block)))
     }
 
     fn block(&self, number: u64) -> Result<&'a [u8], Defect> {
@@ -555,7 +589,7 @@ impl TableWriter {
     }
 }
 
-/// The blocks of a filter, which follow the table.
+/// The blocks of the filters, which follow the table.
 pub fn filter_blocks<'a>(
     header: &Header,
     payloads: impl Iterator<Item = Cow<'a, [u8]>>,
@@ -633,7 +667,8 @@ mod tests {
         entries.sort_unstable();
         entries.dedup();
         let n = entries.len() as u64;
-        let header = Header::new(cover(1 << 30), "key", values.len() as u64, Some(n), 0).unwrap();
+        let header =
+            Header::new(cover(1 << 30), "key", values.len() as u64, Some(n), None).unwrap();
         let mut writer = TableWriter::new(&header);
         let mut table = Vec::new();
         entries.into_iter().for_each(|e| writer.push(e, &mut table));
@@ -658,22 +693,31 @@ mod tests {
 
     #[test]
     fn header_reads_back_as_written() {
-        let header = Header::new(cover(5000), "json:/a/b", 3, Some(70_000), 4).unwrap();
+        let filter = Some(Blocks {
+            tokens: 4,
+            grams: 0,
+        });
+        let header = Header::new(cover(5000), "json:/a/b", 3, Some(70_000), filter).unwrap();
         let block = header.encode();
         assert_eq!(block.len(), BLOCK_BYTES);
         let read = Header::parse(&block, header.file_bytes()).unwrap();
         assert_eq!(read, header);
         assert!(Header::parse(&block, header.file_bytes() + 4096).is_err());
-        let none = Header::new(cover(5000), "value", 3, None, 8).unwrap();
-        let read = Header::parse(&none.encode(), 9 * 4096).unwrap();
-        assert!(!read.has_table);
+        let filter = Blocks {
+            tokens: 8,
+            grams: 2,
+        };
+        let none = Header::new(cover(5000), "value", 3, None, Some(filter)).unwrap();
+        let read = Header::parse(&none.encode(), 11 * 4096).unwrap();
+        assert!(!read.has_table && read.has_filter && !read.is_outdated());
+        assert_eq!(read.filter, filter);
     }
 
     #[test]
     fn what_a_file_cannot_hold_is_refused() {
-        assert!(Header::new(cover(5000), &"x".repeat(1025), 0, Some(0), 0).is_err());
-        assert!(Header::new(cover(1 << 33), "key", 0, Some(0), 0).is_err());
-        assert!(Header::new(cover(5000), "key", 0, Some(1 << 32), 0).is_err());
+        assert!(Header::new(cover(5000), &"x".repeat(1025), 0, Some(0), None).is_err());
+        assert!(Header::new(cover(1 << 33), "key", 0, Some(0), None).is_err());
+        assert!(Header::new(cover(5000), "key", 0, Some(1 << 32), None).is_err());
     }
 
     #[test]
@@ -816,7 +860,7 @@ mod tests {
             "key",
             3000,
             Some(3000),
-            0,
+            None,
         )
         .unwrap()
         .encode();

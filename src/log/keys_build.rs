@@ -22,7 +22,7 @@ use crate::format::batch::{Batch, Scratch};
 use crate::format::lookup::{
     BLOCK_BYTES, Cover, Header, POSITION_MAX, TableWriter, entry_of, filter_blocks, hash_of,
 };
-use crate::format::lookup_filter::FilterBuilder;
+use crate::format::lookup_filter::{Adder, FilterBuilder};
 use crate::format::names::Kind;
 use crate::format::record::Record;
 use crate::format::{Defect, Limits, Offset, Position};
@@ -100,6 +100,12 @@ struct Gathering<'a> {
     values: AtomicU64,
     runs: Mutex<Runs>,
     filter: Option<FilterBuilder>,
+}
+
+/// What one thread has gathered of a chunk for one index and not handed over.
+struct Local<'a> {
+    entries: Vec<u64>,
+    filter: Option<Adder<'a>>,
 }
 
 /// Entries in memory, and those that were spilled: sorted runs of so many entries in a file.
@@ -255,7 +261,7 @@ impl Builder<'_> {
         runs.entries.par_sort_unstable();
         runs.entries.dedup();
         let mut filter = filter;
-        let blocks = filter.as_mut().map_or(0, FilterBuilder::finish);
+        let blocks = filter.as_mut().map(FilterBuilder::finish);
         let entries = wanted.table.then(|| runs.len());
         let values = values.into_inner();
         let header = Header::new(cover, wanted.field, values, entries, blocks)
@@ -356,7 +362,11 @@ impl<'a> Pass<'a> {
         let limits = self.builder.limits;
         let mut scanner = Scanner::new(Arc::clone(self.file), span, limits);
         let mut scratch = Scratch::new();
-        let mut local: Vec<Vec<u64>> = vec![Vec::new(); self.gatherings.len()];
+        let local = self.gatherings.iter().map(|g| Local {
+            entries: Vec::new(),
+            filter: g.filter.as_ref().map(FilterBuilder::adder),
+        });
+        let mut local: Vec<Local<'_>> = local.collect();
         let mut last = None;
         loop {
             let before = scanner.next_offset();
@@ -393,8 +403,8 @@ impl<'a> Pass<'a> {
                 }
             }
         }
-        for (gathering, entries) in self.gatherings.iter().zip(&mut local) {
-            gathering.add(entries, self.builder.tmp, self.base)?;
+        for (gathering, local) in self.gatherings.iter().zip(&mut local) {
+            gathering.add(local, self.builder.tmp, self.base)?;
         }
         Ok(last)
     }
@@ -405,7 +415,7 @@ impl<'a> Pass<'a> {
         batch: &Batch<'_>,
         position: Position,
         scratch: &mut Scratch,
-        local: &mut [Vec<u64>],
+        local: &mut [Local<'_>],
     ) -> std::result::Result<u64, Unread> {
         if batch.header().is_control() {
             return Ok(0);
@@ -414,17 +424,20 @@ impl<'a> Pass<'a> {
         for record in batch.records(scratch, &self.builder.limits)? {
             let record = record?;
             count += 1;
-            for (gathering, entries) in self.gatherings.iter().zip(&mut *local) {
+            for (gathering, local) in self.gatherings.iter().zip(&mut *local) {
                 let Some(value) = (gathering.wanted.value_of)(&record) else {
                     continue;
                 };
-                if let Some(filter) = &gathering.filter {
+                if let Some(filter) = &mut local.filter {
                     filter.add(&value);
                 }
                 // Also without a table, so that the values are counted.
-                entries.push(entry_of(hash_of(&value), position));
-                if entries.len() >= ENTRIES_LOCAL.min(gathering.entries_max) {
-                    gathering.add(entries, self.builder.tmp, self.base)?;
+                local.entries.push(match gathering.wanted.table {
+                    true => entry_of(hash_of(&value), position),
+                    false => 0,
+                });
+                if local.entries.len() >= ENTRIES_LOCAL.min(gathering.entries_max) {
+                    gathering.add(local, self.builder.tmp, self.base)?;
                 }
             }
         }
@@ -460,10 +473,14 @@ impl From<Error> for Unread {
 }
 
 impl Gathering<'_> {
-    /// Takes over `entries`, which are empty then.
-    fn add(&self, entries: &mut Vec<u64>, tmp: &dyn Dir, base: Offset) -> Result<()> {
+    /// Takes over the entries of `local`, which has none then.
+    fn add(&self, local: &mut Local<'_>, tmp: &dyn Dir, base: Offset) -> Result<()> {
+        let entries = &mut local.entries;
         let count = entries.len() as u64;
         self.values.fetch_add(count, Ordering::Relaxed);
+        if let Some(filter) = &local.filter {
+            filter.weigh();
+        }
         if self.wanted.table {
             let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
             let is_full = runs.entries.len() + entries.len() > self.entries_max;

@@ -30,8 +30,9 @@ use crate::sys::Host;
 /// is there now; reading less costs a look-up a fraction of a millisecond.
 const ROLL_BYTES: u64 = 1 << 20;
 
-/// Fields that are gathered in one pass: a filter being filled takes up to 32 MiB.
+/// Fields that are gathered in one pass, and with a filter, which takes up to 64 MiB while it is filled.
 const FIELDS_PER_PASS: usize = 3;
+const FILTERS_PER_PASS: usize = 1;
 
 /// What to make.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +67,7 @@ pub struct Report {
 pub enum State {
     /// It covers its segment.
     Sound,
-    /// Its segment is gone, or is another one now.
+    /// Its segment is gone, or is another one now, or its filter is of an older form.
     Void,
     /// It cannot be read.
     Damaged,
@@ -143,13 +144,15 @@ fn rows(log: &LogDir, keys: &Keys, sealed: &[SegmentRef]) -> Result<Vec<(String,
             let is_named = keys::file_name(header.cover.base, &header.field) == name;
             row.state = match found {
                 // Every byte: a look-up meets damage only where it happens to look.
-                Some(Ok(Found::Sound(open))) if is_named => match open.check() {
-                    Ok(()) => State::Sound,
-                    Err(_) => State::Damaged,
-                },
+                Some(Ok(Found::Sound(open))) if is_named && !header.is_outdated() => {
+                    match open.check() {
+                        Ok(()) => State::Sound,
+                        Err(_) => State::Damaged,
+                    }
+                }
                 _ => State::Void,
             };
-            (row.table, row.filter) = (header.has_table, header.filter_blocks > 0);
+            (row.table, row.filter) = (header.has_table, header.has_filter);
             (row.values, row.bytes) = (header.values, bytes);
             row.field = Some(header.field);
         }
@@ -205,8 +208,8 @@ pub fn run(
         options.rebuild,
         &mut report,
     )?;
-    let passes = |j: &Job| j.bytes * j.fields.len().div_ceil(FIELDS_PER_PASS) as u64;
-    total(jobs.iter().map(passes).sum());
+    let bytes = |j: &Job| j.bytes * j.fields.len().div_ceil(j.per_pass(&wanted)) as u64;
+    total(jobs.iter().map(bytes).sum());
     for job in &jobs {
         make(&builder, job, &wanted, &mut report)?;
     }
@@ -287,6 +290,17 @@ struct Job {
     bytes: u64,
 }
 
+impl Job {
+    /// Fields to be gathered at once.
+    fn per_pass(&self, wanted: &BTreeMap<String, (Field, Parts)>) -> usize {
+        let has_filter = |word| wanted.get(word).is_some_and(|(_, parts)| parts.filter);
+        match self.fields.iter().any(has_filter) {
+            true => FILTERS_PER_PASS,
+            false => FIELDS_PER_PASS,
+        }
+    }
+}
+
 fn jobs(
     log: &LogDir,
     segments: &[SegmentRef],
@@ -348,7 +362,7 @@ fn make(
             filter: parts.filter,
         })
         .collect();
-    for list in list.chunks(FIELDS_PER_PASS) {
+    for list in list.chunks(job.per_pass(wanted)) {
         match builder.build(&job.segment, job.next, list)? {
             Built::Made(bytes) => {
                 report.made += bytes.len() as u64;
