@@ -13,9 +13,10 @@
 # 1. kill: half of the rounds under --sync batch, half under never, which outlives a killed process.
 # 2. care: the commands that look after a log, killed at random beside appenders (faults/careloop.py).
 # 3. live: three appenders and three followers beside compact and retain in a loop (tests/live.rs).
-# 4. cut, care-cut: the power goes under appenders alone, and under appenders and maintenance, on both
+# 4. groups, cut-FS-groups: readers with positions, and indexes being made, killed and cut (--groups).
+# 5. cut, care-cut: the power goes under appenders alone, and under appenders and maintenance, on both
 #    filesystems.
-# 5. The counter-checks: the same loops with appenders under --sync never, and with every sync made to
+# 6. The counter-checks: the same loops with appenders under --sync never, and with every sync made to
 #    do nothing (faults/nosync.c), must catch a loss, or they prove nothing.
 # Power cuts need root and loop devices; without them they are skipped, and it says so.
 set -uo pipefail
@@ -51,6 +52,7 @@ obstacle() {
 }
 
 stage kill $appends --rounds "${KILL_ROUNDS:-60}" --sync batch,never
+stage groups $appends --groups --rounds "${KILL_ROUNDS:-60}" --sync batch,never
 stage care $care --rounds "${CARE_ROUNDS:-25}" --fresh 5
 if (cd "$repo" && LOGD_LIVE_ROUNDS="${LIVE_ROUNDS:-100}" LOGD_SEED="${SEED:-$(date +%s)}" cargo test -q --test live -- --nocapture) >"$scratch/out" 2>&1
 then echo "crash_loops: live: $(grep -m1 rounds: "$scratch/out")"
@@ -62,6 +64,7 @@ for fs in ext4 xfs; do
   why=$(obstacle $fs)
   [ -z "$why" ] || { echo "crash_loops: cut-$fs: SKIPPED: $why"; continue; }
   stage "cut-$fs" $appends --cut $fs --rounds "${CUT_ROUNDS:-10}" --sync batch
+  stage "cut-$fs-groups" $appends --cut $fs --groups --rounds "${CUT_ROUNDS:-10}" --sync batch,never
   stage "cut-$fs-must-lose" $appends --cut $fs --rounds 5 --sync never --expect-loss
   stage "care-cut-$fs" $care --cut $fs --rounds "${CUT_ROUNDS:-10}" --fresh 5
   [ -n "$nosync" ] || { echo "crash_loops: care-cut-$fs-must-lose: SKIPPED: no cc: $(tail -n1 "$scratch/out")"; continue; }

@@ -3,7 +3,7 @@
 acknowledged.
 
 usage: crashloop.py [--rounds N] [--writers N] [--followers N] [--sync POLICY,...]
-                    [--cut ext4|xfs] [--fresh N] [--seed N] [--expect-loss] LOGD DIR
+                    [--cut ext4|xfs] [--fresh N] [--seed N] [--expect-loss] [--groups] LOGD DIR
 
 Each round starts appenders (`logd append --sync POLICY -T`: what it tees is acknowledged) and
 followers (`logd tail -f`) on one log in DIR, kills them all with SIGKILL after 20 to 300 ms, and
@@ -22,6 +22,11 @@ one, its end is missing.
             another boot. Both are mounted in a private namespace: nobody else sees them, and they
             go with this process.
 --sync      policies, used in turn (default batch).
+--groups    each follower reads as a group of its own (`-g`), committing all the time, and `logd index`
+            runs in a loop. A follower must start where its group stood, and afterwards no position
+            may lie past the end, nor fall; `verify` must call the indexes sound, and `grep` with
+            them must count what is there. With --cut and the policy `never` records may be lost, but
+            none that a group has passed.
 --fresh     a new log every N rounds (default 25), so that reading it stays cheap.
 --expect-loss   turns the result around: exit 0 only if an acknowledged record was lost. That is
             the check that the loop can fail at all (--cut FS --sync never).
@@ -31,6 +36,7 @@ Prints the seed; the same seed gives the same times and sizes. Ends with "PASS r
 
 import argparse
 import fcntl
+import json
 import os
 import random
 import shutil
@@ -190,6 +196,7 @@ class Log:
         self.acked = [-1] * writers
         self.next = [0] * writers
         self.records = []
+        self.positions = {}
         subprocess.run([logd, "init", "--segment-size", "256KiB", path], check=True)
 
     def read(self, start):
@@ -199,7 +206,7 @@ class Log:
             raise Wrong(f"{' '.join(words)} exited {result.returncode}: {result.stderr.decode()}")
         return [parse(line) for line in result.stdout.split(b"\n")[:-1]]
 
-    def check(self, whole):
+    def check(self, whole, may_lose=False):
         """Reads what is new (or all) and holds it against what must be there."""
         known = 0 if whole else len(self.records)
         found = self.records[:known] + self.read(known)
@@ -212,12 +219,50 @@ class Log:
             if sequence != seen[writer]:
                 raise Wrong(f"writer {writer}: record {sequence} where {seen[writer]} was due, offset {offset}")
             seen[writer] += 1
+        if may_lose:
+            self.acked = [min(acked, n - 1) for acked, n in zip(self.acked, seen)]
+            del self.records[len(found) :]
         for writer, acked in enumerate(self.acked):
             if seen[writer] <= acked:
                 raise Lost(f"writer {writer}: acknowledged up to {acked}, the log ends at {seen[writer] - 1}")
         if len(found) < len(self.records):
             raise Lost(f"{len(self.records)} records were read before, now {len(found)}")
         self.records, self.next = found, seen
+
+    def position(self, group):
+        """Where a group stands."""
+        words = [self.logd, "groups", "ls", "--json", self.path, group]
+        result = subprocess.run(words, capture_output=True)
+        if result.returncode == 66 and b"no such group" in result.stderr:
+            return 0
+        if result.returncode:
+            raise Wrong(f"{' '.join(words)} exited {result.returncode}: {result.stderr.decode()}")
+        return json.loads(result.stdout)["position"]
+
+    def check_groups(self, seen):
+        """What the followers saw began where their groups stood, and where those stand now is there."""
+        for number, lines in enumerate(seen):
+            group = f"g{number}"
+            before, now = self.positions.get(group, 0), self.position(group)
+            if lines and lines[0][0] != before:
+                raise Wrong(f"group {group} stood at {before}, and was shown {lines[0][0]}")
+            shown = lines[-1][0] + 1 if lines else before
+            if not before <= now <= min(shown, len(self.records)):
+                there = len(self.records)
+                raise Wrong(f"group {group} went from {before} to {now}; shown {shown}, there are {there}")
+            self.positions[group] = now
+
+    def check_indexes(self, may_lose):
+        """Indexes are sound, and change no answer."""
+        result = subprocess.run([self.logd, "verify", self.path], capture_output=True)
+        # Until the next append, what was lost is between segments that were not.
+        if b".lookup" in result.stdout or (result.returncode and not may_lose):
+            raise Wrong(f"verify exited {result.returncode}: {result.stdout} {result.stderr}")
+        for word in ("0 1", "2 3x", "x x", "1 77 "):
+            found = subprocess.run([self.logd, "grep", "-c", "-Q", word, self.path], capture_output=True)
+            want = sum(word in f"{w} {s} " + "x" * p for _, w, s, p in self.records)
+            if found.stdout != b"%d\n" % want:
+                raise Wrong(f"grep -c '{word}' said {found.stdout}, {want} are there: {found.stderr}")
 
     def tear(self, rnd):
         """Leaves the beginning of another batch behind the last one."""
@@ -247,13 +292,21 @@ def round_of(options, log, rnd, policy, bulk):
     append = [options.logd, "append", "--sync", policy, "-T", log.path]
     # Without -n the last ten come first; 0 shows only what is new.
     tail = [options.logd, "tail", "-f", "-n", "0", "-F", r"%o %s\n", log.path]
-    followers = [Follower(tail) for _ in range(options.followers)]
+    if options.groups:
+        tail[3:5] = ["--commit-every", "20ms"]
+        followers = [Follower(tail + ["-g", f"g{n}"]) for n in range(options.followers)]
+        # 75: an appender that recovers the log after a power cut has it.
+        index = f"while '{options.logd}' index --by value --bloom --rebuild '{log.path}' || [ $? = 75 ]"
+        index += "; do sleep 0.02; done; exit 1"
+        indexer = [Child(["sh", "-c", index], print)]
+    else:
+        followers, indexer = [Follower(tail) for _ in range(options.followers)], []
     writers = [
         Writer(append, number, log.next[number], random.Random(rnd.random()), bulk)
         for number in range(options.writers)
     ]
     time.sleep(rnd.uniform(0.02, 0.1 if bulk else 0.3))
-    everybody = writers + followers
+    everybody = writers + followers + indexer
     rnd.shuffle(everybody)
     ends = [(child, child.kill()) for child in everybody]
     for child, early in ends:
@@ -277,7 +330,11 @@ def loop(options, rnd):
         if options.cut:
             smallfs("cut", options.dir)
             new_boot_id(options.dir)
-        log.check(whole=options.cut is not None)
+        may_lose = options.groups and options.cut is not None and policy == "never"
+        log.check(whole=options.cut is not None, may_lose=may_lose)
+        if options.groups:
+            log.check_groups(seen)
+            log.check_indexes(may_lose)
         for lines in seen:
             if lines and not options.cut and lines[-1][0] >= len(log.records):
                 raise Wrong(f"a follower was shown offset {lines[-1][0]}, the log ends at {len(log.records)}")
@@ -290,6 +347,8 @@ def loop(options, rnd):
             print(f"round {number} ok: {policy}, acked {log.acked}, records {len(log.records)}", flush=True)
     log.check(whole=True)
     total += len(log.records)
+    if options.groups and not any(log.positions.values()):
+        raise Wrong("no group ever committed anything")
     if options.followers and not shown:
         raise Wrong("no follower was ever shown a record")
     return total, shown
@@ -324,6 +383,7 @@ def arguments():
     parser.add_argument("--cut", choices=["ext4", "xfs"])
     parser.add_argument("--fresh", type=int, default=25)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--groups", action="store_true")
     parser.add_argument("--expect-loss", action="store_true")
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("logd")
