@@ -179,6 +179,25 @@ pub fn status(host: &str, code: Option<i32>) -> Result<u8> {
     }
 }
 
+/// The kind of error that an exit status of logd stands for; `Io` for a status that is none.
+pub fn kind_of(code: u8) -> ErrorKind {
+    match code {
+        1 => ErrorKind::No,
+        2 => ErrorKind::Usage,
+        65 => ErrorKind::Data,
+        66 => ErrorKind::NotFound,
+        69 => ErrorKind::Unreachable,
+        70 => ErrorKind::Bug,
+        73 => ErrorKind::CannotCreate,
+        75 => ErrorKind::Locked,
+        76 => ErrorKind::Version,
+        77 => ErrorKind::Permission,
+        78 => ErrorKind::Config,
+        124 => ErrorKind::Timeout,
+        _ => ErrorKind::Io,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@
 //! | [`confined`] | a machine of which one directory is all there is |
 //! | [`fs_kind`] | is a file system local, or can its locks and sync errors not be relied on |
 //! | [`map`]     | read-only memory maps; the only unsafe code of the crate |
+//! | [`net`]     | TCP connections made and taken |
 //! | [`pipe`]    | what a standard stream is, how large its buffer, when it is readable |
 //! | [`signals`] | INT, TERM, HUP and USR1 as flags, and a descriptor that wakes a sleeper |
 //! | [`user`]    | who runs this process |
@@ -38,6 +39,7 @@ pub mod child;
 pub mod confined;
 pub mod fs_kind;
 pub mod map;
+pub mod net;
 pub mod pipe;
 pub mod real;
 pub mod signals;

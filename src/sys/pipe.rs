@@ -5,7 +5,7 @@
 use super::FileId;
 use super::signals;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::stat::fstat;
@@ -65,6 +65,16 @@ pub fn enlarge(fd: BorrowedFd<'_>) -> Option<usize> {
         }
     }
     usize::try_from(size).ok()
+}
+
+/// Makes a descriptor answer at once instead of waiting.
+///
+/// # Errors
+/// What fcntl(2) answers.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
 }
 
 /// How a wait for input ended.

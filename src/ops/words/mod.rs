@@ -19,7 +19,7 @@ pub mod quantity;
 pub mod time;
 
 pub use field::{Column, Field, header_pair};
-pub use operand::{LogName, Partitions};
+pub use operand::{LogName, Partitions, host_and_port};
 pub use pos::{Pos, Range};
 pub use quantity::{duration, duration_or_none, fraction, share, size, size_or_none};
 pub use time::{Now, time};

@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::{bad, bad_try};
 use crate::error::Result;
+use crate::format::names;
 
 /// Where a log is, as the user named it. Nothing is looked up yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +110,31 @@ fn remote(shown: &str, host: &[u8], path: &[u8]) -> Result<LogName> {
     Ok(LogName::Remote { host, path })
 }
 
+/// Whether this is a host's name or number, an IPv6 address in brackets.
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(bare) => bare.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let fits = |c: char| c.is_alphanumeric() || "-._".contains(c);
+            !host.is_empty() && !host.starts_with('-') && host.chars().all(fits)
+        }
+    }
+}
+
+/// `HOST:PORT`, as `--listen` and `tcp://` take it.
+///
+/// # Errors
+/// Usage.
+pub fn host_and_port(word: &str) -> Result<(String, u16)> {
+    if let Some((host, port)) = word.rsplit_once(':')
+        && is_host(host)
+        && let Ok(port) = port.parse()
+    {
+        return Ok((host.to_string(), port));
+    }
+    Err(bad_try(word, "not a host and a port", "127.0.0.1:9440"))
+}
+
 /// `HOST:PORT/NAME`.
 fn tcp(shown: &str, rest: &[u8]) -> Result<LogName> {
     let parts = std::str::from_utf8(rest)
@@ -116,11 +142,9 @@ fn tcp(shown: &str, rest: &[u8]) -> Result<LogName> {
         .and_then(|r| r.split_once('/'));
     if let Some((address, name)) = parts
         && let Some((host, port)) = address.rsplit_once(':')
-        && !host.is_empty()
-        && !host.starts_with('-')
+        && is_host(host)
         && port.parse::<u16>().is_ok_and(|p| p > 0)
-        && !name.is_empty()
-        && !name.contains('/')
+        && names::valid_topic(name)
     {
         return Ok(LogName::Tcp {
             address: address.to_string(),
@@ -234,6 +258,25 @@ mod tests {
     }
 
     #[test]
+    fn a_host_and_a_port_are_told_apart_at_the_last_colon() {
+        let parse = |w: &str| host_and_port(w).ok();
+        assert_eq!(parse("[::1]:9440"), Some(("[::1]".into(), 9440)));
+        assert_eq!(parse("localhost:0"), Some(("localhost".into(), 0)));
+        for word in [
+            "9440", ":9440", "::1:9440", "h:", "h:70000", "-h:1", "h:+1 ",
+        ] {
+            assert_eq!(parse(word), None, "{word}");
+        }
+        let LogName::Tcp { address, name } = log("tcp://[fe80::1]:9440/orders-0") else {
+            panic!("no tcp")
+        };
+        assert_eq!(
+            (address.as_str(), name.as_str()),
+            ("[fe80::1]:9440", "orders-0")
+        );
+    }
+
+    #[test]
     fn local_names_keep_bytes_that_are_not_utf8() {
         let word = OsStr::from_bytes(b"caf\xe9-0");
         assert_eq!(LogName::parse(word).unwrap(), LogName::Local(word.into()));
@@ -262,6 +305,12 @@ mod tests {
             "tcp://h:1/",
             "tcp://h:1/a/b",
             "tcp://-h:1/a",
+            "tcp://::1:1/a",
+            "tcp://[h]:1/a",
+            "tcp://h:1/..",
+            "tcp://h:1/a b",
+            "tcp://h x:1/a",
+            "tcp://u@h:1/a",
         ] {
             let want = format!("{w}: not a host, a port and a log's name | tcp://host:9440/orders");
             assert_eq!(no(w), want);

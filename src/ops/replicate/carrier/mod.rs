@@ -3,9 +3,32 @@
 //! Owns the one interface that the driver of a connection knows: descriptors that can be polled, and
 //! reads and writes that never block. What a carrier does to bytes on the way (TLS, ssh) is its own
 //! matter; frames are not its matter at all.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`pipe`] | a pair of descriptors: own stdin and stdout |
+//! | [`ssh`] | a logd on another host, through ssh |
+//! | [`tcp`], [`tls`] | a TCP connection, plain on this machine, with certificates beyond it |
+//! | [`dial`] | which of them a log's name asks for |
+//! | [`listen`] | taking connections |
 
 use std::io;
 use std::os::fd::BorrowedFd;
+
+pub mod dial;
+pub mod listen;
+pub mod pipe;
+pub mod ssh;
+pub mod tcp;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+
+pub use dial::Dial;
+pub use pipe::Pipe;
+pub use ssh::SshCarrier;
+pub use tcp::Tcp;
+pub use tls::{Tls, TlsConfig, TlsFiles};
 
 /// Bytes to and from a peer, never blocking.
 pub trait Carrier: Send {
