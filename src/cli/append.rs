@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgMatches, Command};
 
 use self::asked::Asked;
+pub(super) use self::asked::sync_when;
 use super::progress::Progress;
 use super::{Context, Outcome, args};
 use crate::error::{Error, Result};

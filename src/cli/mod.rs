@@ -50,6 +50,7 @@ pub mod reading;
 mod redact;
 mod remote;
 mod repair;
+mod replicate;
 mod retain;
 mod split;
 pub mod stdio;
@@ -214,6 +215,13 @@ const COMMANDS: &[Entry] = &[
         run: merge::run,
     },
     Entry {
+        name: "replicate",
+        job: Job::Move,
+        about: "copy a log and keep it equal",
+        command: replicate::command,
+        run: replicate::run,
+    },
+    Entry {
         name: "completions",
         job: Job::SetUp,
         about: "print a script that completes command lines",
@@ -293,12 +301,18 @@ pub fn run(mut words: impl Iterator<Item = OsString>) -> Exit {
             end(&mut Context::new(""), |ctx| complete::complete(ctx, &words))
         }
         Some("-h" | "--help") => end(&mut Context::new("help"), help::overview),
-        Some("replicate") => end(&mut Context::new("replicate"), |ctx| {
-            match (words.next(), words.next(), words.next()) {
-                (Some(option), Some(dir), None) if option == "--stdio" => forced::run(ctx, &dir),
-                _ => Err(no_such_command("replicate")),
+        Some("replicate") => {
+            let words: Vec<OsString> = words.collect();
+            match words.as_slice() {
+                [option, dir] if option == "--stdio" => {
+                    end(&mut Context::new("replicate"), |ctx| forced::run(ctx, dir))
+                }
+                _ => match entry("replicate") {
+                    Some(entry) => run_command(entry, words.into_iter()),
+                    None => end(&mut Context::new(""), |_| Err(no_such_command("replicate"))),
+                },
             }
-        }),
+        }
         Some(name) => match entry(name) {
             Some(entry) => run_command(entry, words),
             None => end(&mut Context::new(""), |_| Err(no_such_command(name))),

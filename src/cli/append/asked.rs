@@ -236,7 +236,7 @@ fn header(word: &OsStr) -> Result<(String, String)> {
 }
 
 /// Reads WHEN.
-fn sync_when(word: &str) -> Result<SyncWhen> {
+pub(in crate::cli) fn sync_when(word: &str) -> Result<SyncWhen> {
     Ok(match word {
         "batch" => SyncWhen::Batch,
         "exit" => SyncWhen::Exit,

@@ -175,6 +175,11 @@ impl<L: SourceLog> Source<L> {
         std::mem::take(&mut self.notes)
     }
 
+    /// Whether it has begun to send, and not ended.
+    pub fn is_sending(&self) -> bool {
+        matches!(self.stage, Stage::Sending)
+    }
+
     /// Whether all is over.
     pub fn is_done(&self) -> bool {
         matches!(self.stage, Stage::Done)
