@@ -9,6 +9,7 @@
 //! | [`compare`] | is the copy a prefix of the source |
 //! | [`ends`] | what the machines need of a log |
 //! | [`log_source`], [`log_copy`] | a partition directory as either |
+//! | [`names`] | which log a peer means |
 //! | [`outbox`], [`refusal`] | frames on their way out; errors that cross a connection |
 //! | [`local`] | both halves in one process |
 //! | [`stream`] | one way, to be carried by hand |
@@ -23,6 +24,7 @@ pub mod ends;
 pub mod local;
 pub mod log_copy;
 pub mod log_source;
+pub mod names;
 pub mod outbox;
 pub mod refusal;
 pub mod source;
