@@ -115,6 +115,22 @@ impl Parent {
         let (dir, name) = (self.dir.as_ref()?, self.name.as_ref()?);
         checkpointed(dir.as_ref(), names::RECOVERY_POINT_CHECKPOINT, name)
     }
+
+    /// As [`flushed_since`].
+    pub fn flushed_since(&self, wall_ms: Option<i64>) -> Option<Offset> {
+        let (dir, name) = (self.dir.as_ref()?, self.name.as_ref()?);
+        flushed_since(dir.as_ref(), name, wall_ms)
+    }
+}
+
+/// The broker's recovery point of the partition `name` if the broker ran after `wall_ms`, the time of
+/// our last append: it writes the checkpoint every minute and when it ends. Then everything below is
+/// on disk as it is now, gaps of its cleaner included. An older one may speak of files that are gone.
+pub fn flushed_since(parent: &dyn Dir, name: &str, wall_ms: Option<i64>) -> Option<Offset> {
+    let file = names::RECOVERY_POINT_CHECKPOINT;
+    let written = parent.stat(file).ok()??.mtime_ms;
+    let is_newer = wall_ms.is_none_or(|ours| written > ours);
+    is_newer.then(|| checkpointed(parent, file, name)).flatten()
 }
 
 fn at(dir: &dyn Dir, e: io::Error) -> Error {

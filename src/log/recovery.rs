@@ -19,6 +19,15 @@
 //! After a reboot a gap above D between two segments counts as an invalid byte at the end of the
 //! first: its unsynced pages were lost while the next one's name was kept.
 //!
+//! **After a broker.** A broker that had the directory after us may have appended far above D, and its
+//! cleaner may have left gaps there, between segments of ours too. Its own recovery asks for no more
+//! than that batches are valid. So what lies below its recovery point, if the checkpoint is newer than
+//! our last append ([`broker::flushed_since`](super::broker::flushed_since)), was on disk when it wrote
+//! that: a gap there is lawful, and damage there is corruption, never a lost tail. Before we append
+//! anything ourselves, which makes that checkpoint the older one, the writer publishes D at the log
+//! end. Not covered: a host that goes down within the minute before the first checkpoint of a broker
+//! that has compacted above D.
+//!
 //! Zeros to the end of the active segment are not invalid: they were filled ahead. A cut takes the
 //! indexes first and the log last, so no entry ever points past the end. Being killed at any point
 //! leaves a directory from which the next run succeeds: the hint of the old boot stays until the
@@ -60,6 +69,8 @@ pub struct Recovery<'a> {
     pub end: End,
     /// The broker's recovery point, where there is one.
     pub recovery_point: Option<Offset>,
+    /// The same if the broker ran after our last append: what is below stays as it is.
+    pub flushed: Option<Offset>,
     /// The caller holds the maintenance lock.
     pub holds_maintenance: bool,
     /// Bounds on what is read.
@@ -285,7 +296,8 @@ impl Recovery<'_> {
         // makes a gap between segments on purpose first makes D, past it, durable; a jump of 2^31 or
         // more, which no lost tail can leave, needs no such care.
         let jump = above - base > RELATIVE_OFFSET_MAX + 1;
-        let lost = next < above && above > from && !jump && self.rebooted();
+        let flushed = self.flushed.is_some_and(|f| above <= f);
+        let lost = next < above && above > from && !jump && !flushed && self.rebooted();
         let reason = match next > above {
             true => format!("the next segment begins at offset {above}, inside this one"),
             false => {
@@ -526,6 +538,9 @@ impl Recovery<'_> {
             return Err(self.corrupt(at, format!("offsets below {d} were durable")));
         }
         let torn = later.is_empty() && !self.data_follows(at, &file, len)?;
+        if let Some(f) = self.flushed.filter(|f| at.next < *f && !torn) {
+            return Err(self.corrupt(at, format!("a broker had made offsets below {f} durable")));
+        }
         if !self.rebooted() {
             return match torn {
                 true => Ok(Verdict::Cut(lost)),

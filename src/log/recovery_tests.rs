@@ -105,6 +105,68 @@ fn gaps_of_a_compacted_log_are_no_lost_tails() {
     }
 }
 
+/// We wrote up to offset 3, all durable; then a broker had the log until its time, flushed up to 21, and
+/// left a gap between our segment and each of two of its own.
+fn after_a_broker(cleaned_ms: i64) -> SimHost {
+    let (log, host) = (TestLog::new("x-0"), machine());
+    let mut w = writer(&host);
+    for _ in 0..3 {
+        append(&mut w, b"value");
+    }
+    w.syncer().sync_to(Offset(3)).expect("synced");
+    drop(w);
+    put(&host, &log_file(10), &log.segment(10).batch(10, "b").bytes);
+    put(&host, &log_file(20), &log.segment(20).batch(20, "c").bytes);
+    let parent = host.open_dir(Path::new("/d")).expect("opens");
+    drop(parent.create(".lock").expect("made"));
+    host.set_wall_ms(host.wall_ms() + cleaned_ms);
+    let file = parent.create("recovery-point-offset-checkpoint");
+    let file = file.expect("made");
+    file.write_all_at(b"0\n1\nx 0 21\n", 0).expect("written");
+    file.sync().and_then(|()| parent.sync()).expect("synced");
+    host.power_cut(1, Policy::KeepAll)
+}
+
+#[test]
+fn gaps_that_a_broker_left_above_d_are_no_lost_tails() {
+    let host = after_a_broker(60_000);
+    assert_eq!(reopened(&host).expect("opens"), Offset(21));
+    // What we append makes its checkpoint the older one, and the gaps stay lawful.
+    host.set_wall_ms(host.wall_ms() + 60_000);
+    let host = host.power_cut(1, Policy::KeepNothing);
+    for (calls, policy) in [(1, Policy::KeepAll), (2, Policy::KeepNothing)]
+        .into_iter()
+        .chain((3..40).map(|n| (n, Policy::Random)))
+    {
+        let host = host.power_cut(1, Policy::KeepAll);
+        append(&mut writer(&host), b"ours");
+        let mut w = writer(&host.power_cut(calls, policy));
+        let next = w.hold().map(|h| h.next_offset()).expect("opens");
+        assert!(next == Offset(22) || next == Offset(21), "{next}");
+        let taken = w.take_lost();
+        assert!(taken.iter().all(|l| l.offset >= Offset(21)), "{taken:?}");
+    }
+}
+
+#[test]
+fn a_brokers_checkpoint_from_before_our_last_append_vouches_for_nothing() {
+    let host = after_a_broker(-60_000);
+    let mut w = writer(&host);
+    assert_eq!(w.hold().expect("opens").next_offset(), Offset(3));
+    assert_eq!(w.take_lost().len(), 2);
+}
+
+#[test]
+fn damage_in_what_a_broker_had_flushed_is_not_cut() {
+    let host = after_a_broker(60_000);
+    host.edit(format!("{LOG}/{}", log_file(10)), |b| b[60] ^= 1)
+        .expect("edited");
+    let refused = reopened(&host).expect_err("refused");
+    assert_eq!(refused.kind(), ErrorKind::Data);
+    let dir = host.open_dir(Path::new(LOG)).expect("opens");
+    assert!(dir.list().expect("lists").contains(&log_file(20)));
+}
+
 #[test]
 fn an_unfinished_swap_is_no_gap() {
     let (log, host) = (TestLog::new("x-0"), machine());

@@ -393,6 +393,7 @@ impl Writer {
         let mut recovery = self.recovery(end);
         let recovered = recovery.run()?;
         let has_markers = recovery.has_markers.get();
+        let takes_over = end.durable.is_some_and(|d| recovery.flushed > Some(d));
         self.lost.extend(recovered.lost);
         let next = recovered.active.tally().next_offset;
         if has_markers {
@@ -409,6 +410,11 @@ impl Writer {
         let start = self.log.start_offset(&self.log.segments()?)?;
         if next < start {
             self.roll(start)?;
+        }
+        if takes_over {
+            // The hint makes the broker's recovery point the older one: D takes its place first.
+            self.syncer.sync_to(next)?;
+            self.end_file.sync().map_err(|e| self.io(e))?;
         }
         self.write_hint()?;
         if end.hint.is_none() && end.durable.is_none() {
@@ -428,6 +434,7 @@ impl Writer {
             logd_dir: self.logd_dir.as_ref(),
             end,
             recovery_point: self.parent.recovery_point(),
+            flushed: self.parent.flushed_since(end.hint.map(|h| h.wall_ms)),
             holds_maintenance: self.holds_maintenance,
             limits: self.limits,
             has_markers: Cell::new(false),

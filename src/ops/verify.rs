@@ -35,6 +35,7 @@ pub mod segment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::names::Kind;
 use crate::format::{Limits, Offset};
+use crate::log::broker::flushed_since;
 use crate::log::end::{self, End};
 use crate::log::files;
 use crate::log::listing::{LogDir, SegmentRef, end_of};
@@ -422,7 +423,8 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
             finding.offset = Some(reached);
             return self.tell(&finding);
         }
-        // A gap that compaction left is below D; after a crash of the host one above it is a lost tail.
+        // A gap that compaction left is below D, or below a broker's recovery point; after a crash of the
+        // host one above it is a lost tail.
         let above = self.env.end.durable.is_some_and(|d| base > d);
         let jump = base - reached > i64::from(i32::MAX);
         let rebooted = self.env.end.rebooted(self.env.host.boot_id());
@@ -438,8 +440,15 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
         Ok(())
     }
 
-    /// Whether D is still below `base`: who makes a lawful gap publishes D past it first.
+    /// Whether D is still below `base`: who makes a lawful gap publishes D past it first. A broker that
+    /// ran after our last append has its recovery point instead.
     fn is_above(&self, base: Offset) -> bool {
+        let (env, ours) = (self.env, self.env.end.hint.map(|h| h.wall_ms));
+        let parent = env.log.parent();
+        let flushed = parent.and_then(|p| flushed_since(p.as_ref(), env.log.name(), ours));
+        if flushed >= Some(base) {
+            return false;
+        }
         let logd = self.env.log.dir().open_dir(files::LOGD_DIR);
         let now = logd.and_then(|d| end::read(&*d));
         !now.is_ok_and(|e| e.durable >= Some(base))
