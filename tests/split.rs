@@ -350,3 +350,153 @@ fn closed_pipe_ends_merge_in_silence() {
         (Some(0), &b""[..])
     );
 }
+
+/// What is there of `out`, as `cat` shows it: nothing, half of it and so refused, or all.
+fn cat_of_out(logs: &Logs) -> Option<String> {
+    let ran = logs.run(&["cat", "-F", "json", "out"], b"");
+    match ran.code {
+        Some(66 | 75) => None,
+        _ => Some(ok(ran)),
+    }
+}
+
+#[test]
+fn killed_at_random_or_told_to_end_it_leaves_nothing_that_looks_whole() {
+    let logs = sample(&["--partitions", "2"], 6000);
+    let split = ["split", "--partitions", "5", "--sync", "never", "in", "out"];
+    ok(logs.run(&split, b""));
+    let (source, whole) = (cat(&logs, &["in"]), cat(&logs, &["out"]));
+    let begun = std::time::Instant::now();
+    clear(&logs, &partitions(&logs, "out"));
+    ok(logs.run(&split, b""));
+    let usual = begun.elapsed();
+    clear(&logs, &partitions(&logs, "out"));
+    let mut interrupted = 0;
+    for round in 0..24u32 {
+        let is_kill = round % 3 != 0;
+        let mut child = logs
+            .logd(&split)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // Where it is by then is chance; what must hold does not depend on it.
+        std::thread::sleep(usual * ((round * 7) % 24) / 24);
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let signal = match is_kill {
+            true => nix::sys::signal::Signal::SIGKILL,
+            false => nix::sys::signal::Signal::SIGTERM,
+        };
+        nix::sys::signal::kill(pid, signal).unwrap();
+        let ended = child.wait().unwrap();
+        interrupted += usize::from(!ended.success());
+        let seen = cat_of_out(&logs);
+        assert!(seen.is_none_or(|seen| seen == whole), "round {round}");
+        assert_eq!(cat(&logs, &["in"]), source, "round {round}");
+        let left = partitions(&logs, "out");
+        if !is_kill {
+            assert!(
+                left.is_empty() || left.len() == 5,
+                "round {round}: {left:?}"
+            );
+        }
+        let again = logs.run(&split, b"");
+        assert!(
+            matches!(again.code, Some(0 | 73)),
+            "round {round}: {again:?}"
+        );
+        assert_eq!(partitions(&logs, "out").len(), 5, "round {round}");
+        assert_eq!(cat(&logs, &["out"]), whole, "round {round}");
+        clear(&logs, &partitions(&logs, "out"));
+    }
+    assert!(interrupted > 0);
+}
+
+#[test]
+fn a_topic_with_some_of_its_partitions_is_refused_until_the_rest_is_there() {
+    let logs = sample(&[], 40);
+    let split = ["split", "--partitions", "3", "in", "out"];
+    ok(logs.run(&split, b""));
+    let whole = cat(&logs, &["out"]);
+    let site = logs.path("out.unfinished-0");
+    std::fs::create_dir(&site).unwrap();
+    std::fs::rename(logs.path("out-2"), site.join("out-2")).unwrap();
+    std::fs::write(site.join("commit"), "out-0\nout-1\nout-2\n").unwrap();
+    for words in [&["cat", "out"][..], &["append", "out"], &["verify", "out"]] {
+        let ran = logs.run(words, b"");
+        assert_eq!(ran.code, Some(75), "{ran:?}");
+        assert!(
+            ran.err.contains("out.unfinished-0") && ran.err.contains("once more"),
+            "{ran:?}"
+        );
+    }
+    // A partition that is named is whole, and other topics are none of its business.
+    ok(logs.run(&["cat", "out-1"], b""));
+    ok(logs.run(&["cat", "in"], b""));
+    let again = logs.run(&split, b"");
+    assert_eq!(again.code, Some(73), "{again:?}");
+    assert!(again.err.contains("whole now"), "{again:?}");
+    assert_eq!(cat(&logs, &["out"]), whole);
+}
+
+#[test]
+fn a_damaged_source_and_a_place_inside_a_log_leave_nothing() {
+    let logs = sample(&[], 60);
+    let before = partitions(&logs, "");
+    std::fs::create_dir_all(logs.path("in-0/.logd/tmp/deep")).unwrap();
+    for dest in [
+        "in-0/out",
+        "in-0/.logd/out",
+        "in-0/.logd/tmp/deep/out",
+        "in-0/../in-0/out",
+    ] {
+        let ran = logs.run(&["split", "--by", "key", "in", dest], b"");
+        assert_eq!(ran.code, Some(73), "{ran:?}");
+        assert!(ran.err.contains("is a log itself"), "{ran:?}");
+        let ran = logs.run(&["merge", "--to", dest, "in"], b"");
+        assert_eq!(ran.code, Some(73), "{ran:?}");
+    }
+    let segment = logs.path("in-0").join(&logs.segments("in-0")[1]);
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let modes = [
+        &["--partitions", "2"][..],
+        &["--by", "key"],
+        &["--every", "1h"],
+    ];
+    for mode in modes {
+        let ran = logs.run(&[&["split"], mode, &["in", "out"]].concat(), b"");
+        assert_eq!(ran.code, Some(65), "{ran:?}");
+        assert_eq!(partitions(&logs, ""), before, "{mode:?}");
+    }
+    let ran = logs.run(&["merge", "--to", "out", "in"], b"");
+    assert_eq!(ran.code, Some(65), "{ran:?}");
+    assert_eq!(partitions(&logs, ""), before);
+}
+
+#[test]
+fn a_thousand_parts_hold_few_files_and_little_memory() {
+    let logs = Logs::with("in", &[]);
+    let lines: String = (0..30_000)
+        .map(|i| format!("k{}:{i:0200}\n", i * 7919 % 1000))
+        .collect();
+    ok(logs.run(&["append", "-K", ":", "in"], lines.as_bytes()));
+    let mut split = logs.logd(&["split", "--by", "key", "--sync", "never", "in", "out"]);
+    let mut child = split.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let proc = std::path::PathBuf::from(format!("/proc/{}", child.id()));
+    let (mut files, mut memory) = (0, 0);
+    while child.try_wait().unwrap().is_none() {
+        let open = std::fs::read_dir(proc.join("fd")).map_or(0, Iterator::count);
+        files = files.max(open);
+        let status = std::fs::read_to_string(proc.join("status")).unwrap_or_default();
+        let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|l| l.trim().strip_suffix(" kB")?.trim().parse().ok());
+        memory = memory.max(peak.unwrap_or(0));
+    }
+    assert!(child.wait().unwrap().success());
+    assert_eq!(partitions(&logs, "out").len(), 1000);
+    // 128 parts of four files each, and memory for batches of 64 MiB.
+    assert!(files < 700, "{files} files");
+    assert!(memory < 200_000, "{memory} KiB");
+    assert_eq!(cat(&logs, &["out-k7-0"]).lines().count(), 30);
+}

@@ -96,7 +96,10 @@ impl Site {
         }
         let refused = refuse_existing(parent.as_ref(), dest, &topic, makes);
         refused.map_err(|e| match finished {
-            true => e.hint("an earlier run was killed when all was built; it is whole now"),
+            true => {
+                let why = "an earlier run was killed when all was built; it is whole now";
+                Error::new(ErrorKind::CannotCreate, why).at_path(dest)
+            }
             false => e,
         })?;
         broker.spoil_clean_shutdown()?;

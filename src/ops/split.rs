@@ -522,6 +522,9 @@ impl<'p, 'a> Splitter<'p, 'a> {
         let count = u64::try_from(header.count).unwrap_or(u64::MAX); // a wrapper of old: not known
         let (last, size) = (header.last_offset, header.size as u64);
         let is_whole = piece.is_whole();
+        if count == 0 && self.link_at(base).is_none() {
+            return Ok(()); // what compaction leaves to remember a producer: no part begins for it
+        }
         let out = &mut self.out;
         let fits = match out.parts.options.mode {
             Mode::By(_) | Mode::Every(_) => return self.by_content(),
@@ -789,3 +792,5 @@ fn period_of(time: TimestampMs, every: i64) -> Option<String> {
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod tests;
