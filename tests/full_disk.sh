@@ -6,7 +6,8 @@
 #   - what it acknowledged (-T), what it spilled (--spill, elsewhere) and what it left unread are
 #     together the input, byte for byte, and the log holds exactly the acknowledged part;
 #   - cat works on the full disk and on a read-only mount;
-#   - --on-full wait sits it out: once there is room, everything is written and it ends with 0.
+#   - --on-full wait sits it out: once there is room, everything is written and it ends with 0;
+#   - split and merge --to end with 74 and leave nothing, and work once there is room.
 # The same, but for the mounts, with a limit on the size of a file (ulimit -f) in place of a full disk.
 # Needs root and loop devices; without them it is skipped, and says so.
 set -uo pipefail
@@ -86,6 +87,29 @@ under() {
   expect "the log is the input" same "$w/read" "$scratch/input"
 }
 
+# parts NAME WORK: split and merge on the filesystem mounted on WORK/fs, which has no room for the result.
+parts() {
+  local name=$1-parts w=$2 log=$2/fs/y mode
+  "$logd" init --segment-size 1MiB --partitions 2 "$log" || { failed=1; return; }
+  "$logd" append --sync never "$log" <"$scratch/input" 2>"$w/err"
+  ls -A "$w/fs" | grep -v '^.ballast$' >"$w/before"
+  for mode in "split --partitions 3" "split --max-records 7000" "merge --to $w/fs/z"; do
+    smallfs fill "$w/fs" 1M >/dev/null
+    case $mode in
+      split*) "$logd" $mode "$log" "$w/fs/z" >"$w/out" 2>"$w/err" ;;
+      *) "$logd" $mode "$log" >"$w/out" 2>"$w/err" ;;
+    esac
+    expect "$mode without room: exit 74" has_status $? 74
+    smallfs unfill "$w/fs"
+    ls -A "$w/fs" | grep -v '^.ballast$' >"$w/after"
+    expect "$mode without room: nothing is left" same "$w/before" "$w/after"
+  done
+  "$logd" split --partitions 3 "$log" "$w/fs/z" 2>"$w/err"
+  expect "split with room" has_status $? 0
+  "$logd" cat "$w/fs/z" 2>"$w/err" | sort >"$w/read"
+  expect "the parts are the input" same "$w/read" <(sort "$scratch/input")
+}
+
 seq -f 'record %.0f of those that fill the disk, which takes a few megabytes of them' 100000 >"$scratch/input"
 for policy in batch 1s; do limited $policy; done
 for kind in ext4:64M xfs:320M tmpfs:64M; do
@@ -95,6 +119,7 @@ for kind in ext4:64M xfs:320M tmpfs:64M; do
     smallfs mk "$work/fs" "${kind#*:}" "${kind%:*}" 2>"$scratch/why" \
       || { echo "full_disk: ${kind%:*}: SKIPPED: $(tail -n1 "$scratch/why")"; continue; }
     under "${kind%:*}-$policy" "$work" "$policy"
+    [ "$policy" = 1s ] || parts "${kind%:*}" "$work"
     smallfs rm "$work/fs"
   done
 done
