@@ -46,6 +46,7 @@ pub mod man;
 mod merge;
 pub mod message;
 pub mod progress;
+mod promote;
 pub mod reading;
 mod redact;
 mod remote;
@@ -220,6 +221,13 @@ const COMMANDS: &[Entry] = &[
         about: "copy a log and keep it equal",
         command: replicate::command,
         run: replicate::run,
+    },
+    Entry {
+        name: "promote",
+        job: Job::Move,
+        about: "let a copy take over",
+        command: promote::command,
+        run: promote::run,
     },
     Entry {
         name: "completions",

@@ -650,7 +650,11 @@ fn make_if_absent(host: &Arc<dyn Host>, path: &Path, settings: &str) -> Result<(
     make::make_partition(host.as_ref(), parent.as_ref(), name, settings)
 }
 
-fn take_receiver_lock(host: &dyn Host, writer: &Writer, options: &CopyOptions) -> Result<LockFile> {
+pub(super) fn take_receiver_lock(
+    host: &dyn Host,
+    writer: &Writer,
+    options: &CopyOptions,
+) -> Result<LockFile> {
     let own: &dyn Dir = writer.logd_dir().as_ref();
     let lock = LockFile::open(own, files::RECEIVER_LOCK)?;
     let wait = match options.wait {

@@ -24,6 +24,7 @@
 //! | [`rewritten`], [`redactions`] | which offsets maintenance has changed; what was removed on request |
 //! | [`id`], [`make`] | the id of a log; making a partition |
 //! | [`copy`], [`replica`] | a partition as a copy of another log; the marks of copies and of fenced logs |
+//! | [`promote`] | a copy takes over; its old source is fenced |
 //! | [`compare`] | whether two logs hold the same batches, and where they part |
 //! | [`broker`] | living beside a Kafka broker |
 //! | [`epoch`], [`producers`] | the leader epoch; producer state and its snapshots |
@@ -61,6 +62,7 @@ pub mod make;
 pub mod members;
 pub mod place;
 pub mod producers;
+pub mod promote;
 pub mod reader;
 pub mod recovery;
 #[cfg(test)]

@@ -49,6 +49,7 @@ use crate::log::listing::{LogDir, SegmentRef, read_small};
 use crate::log::lost::{Lost, LostFound};
 use crate::log::maintenance::{Maintenance, MaintenanceOptions};
 use crate::log::redactions::{self, Redaction};
+use crate::log::replica;
 use crate::log::rewritten::{self, Reason};
 use crate::log::swap::{self, Output};
 use crate::log::view::View;
@@ -177,6 +178,7 @@ pub fn redact(
     pace: Pace<'_>,
 ) -> Result<Report> {
     let mut m = Maintenance::open(host, path, maintenance)?;
+    refuse_copy(m.logd_dir().as_ref(), path)?;
     let end = m.settle()?;
     let lost = m.take_lost();
     let entry = begin(host.as_ref(), m.log(), Some(m.logd_dir().as_ref()), options)?;
@@ -207,6 +209,20 @@ pub fn redact(
     let mut report = done?;
     report.lost = lost;
     Ok(report)
+}
+
+/// A copy redacted by itself would no longer be what its source is.
+fn refuse_copy(own: &dyn Dir, path: &Path) -> Result<()> {
+    if !replica::is_marked(own, files::REPLICA)? {
+        return Ok(());
+    }
+    let of = replica::read(own).ok().flatten();
+    let of = of.map_or("its source".to_string(), |of| of.source);
+    let why =
+        format!("this is a copy of {of}: what is redacted there goes here with the next replicate");
+    Err(Error::new(ErrorKind::Permission, why)
+        .at_path(path)
+        .hint(format!("logd redact ... {of}")))
 }
 
 /// The entry of a redaction: one that was begun with the same criteria, or a new one.

@@ -138,6 +138,18 @@ impl Hold<'_> {
         Ok(lost)
     }
 
+    /// Leader epoch of what is appended.
+    #[cfg(test)]
+    pub(in crate::log) fn epoch(&self) -> i32 {
+        self.writer.state.as_ref().map_or(0, |s| s.epoch)
+    }
+
+    /// From now on batches are appended under `epoch`, by others too: the end hint says so on return.
+    pub(in crate::log) fn begin_epoch(&mut self, epoch: i32) -> Result<()> {
+        self.writer.note_epoch(epoch);
+        self.writer.write_hint()
+    }
+
     /// Leaves the end hint as it is when this is released: what is behind it is looked at by the next
     /// process that comes.
     pub(in crate::log) fn keep_hint(&mut self) {

@@ -831,3 +831,24 @@ fn redaction_survives_an_error_at_every_call() {
 fn redaction_survives_a_full_disk_at_every_call() {
     sweep("value", &|| Fault::Full);
 }
+
+#[test]
+fn a_copy_is_redacted_at_its_source() {
+    let machine = log_of(&[SECRET], &[]);
+    let of = crate::log::replica::ReplicaOf {
+        id: [1; 16],
+        source: "web1:t-0".to_string(),
+    };
+    machine.make_dir(Path::new("/d/x-0/.logd")).unwrap();
+    crate::log::replica::write(logd_dir(&machine).as_ref(), &of).unwrap();
+    let before = batches(&machine);
+    let e = run(&machine, &way_of("key")).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Permission);
+    assert!(e.to_string().contains("a copy of web1:t-0"), "{e}");
+    assert_eq!(batches(&machine), before);
+    assert!(
+        redactions::read(logd_dir(&machine).as_ref())
+            .unwrap()
+            .is_empty()
+    );
+}
