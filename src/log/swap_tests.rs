@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::format::builder::{BatchBuilder, Chunk, Seal};
+use crate::format::batch::Batch;
+use crate::format::builder::{BatchBuilder, Chunk, Seal, stamp};
 use crate::format::index::{self, Entry, OffsetEntry, TxnEntry};
 use crate::format::record::NewRecord;
 use crate::format::{Limits, Offset, TimestampMs};
-use crate::log::listing::LogDir;
+use crate::log::listing::{LogDir, SegmentRef};
 use crate::log::maintenance::{Maintenance, MaintenanceOptions};
-use crate::log::swap::{Output, replace};
+use crate::log::swap::{Output, delete_oldest, replace};
+use crate::log::testing::fix_crc;
 use crate::log::writer::{Writer, WriterOptions};
 use crate::segment::active::RollLimits;
 use crate::segment::scan::{Scan, Scanner, Span};
@@ -410,6 +412,105 @@ fn offsets_that_run_into_the_next_segment_are_damage() {
     assert_eq!(files(&machine), before);
 }
 
+/// A replacement of these segments by one with all their batches.
+fn all_of(m: &Maintenance, sources: &[SegmentRef]) -> Output {
+    let mut out = Output::begin(m, sources[0].base()).unwrap();
+    for source in sources {
+        let file = m.log().open_file(&source.log_name()).unwrap();
+        let span = Span::whole(source.base(), file.len().unwrap());
+        let mut scanner = Scanner::new(file, span, Limits::default());
+        while let Scan::Batch(batch, _) = scanner.next().unwrap() {
+            out.put(batch.header(), batch.bytes()).unwrap();
+        }
+    }
+    out
+}
+
+fn open(machine: &SimHost) -> (Maintenance, Vec<SegmentRef>) {
+    let host: Arc<dyn Host> = Arc::new(machine.process());
+    let mut m = Maintenance::open(&host, Path::new(LOG), &options()).unwrap();
+    m.settle().unwrap();
+    let segments = m.segments().unwrap();
+    (m, segments)
+}
+
+#[test]
+fn the_next_segments_first_offset_is_not_for_the_taking() {
+    let machine = machine();
+    let (m, segments) = open(&machine);
+    let mut out = all_of(&m, &segments[..1]);
+    let (mut bytes, _) = BatchBuilder::begin(Vec::new()).seal(&Seal::default());
+    stamp(&mut bytes, segments[1].base(), 0);
+    bytes[23..27].copy_from_slice(&0i32.to_be_bytes());
+    fix_crc(&mut bytes);
+    let batch = Batch::check(&bytes).unwrap();
+    out.put(batch.header(), batch.bytes()).unwrap();
+    let e = replace(&m, &out.finish(5_000).unwrap(), &segments[..1]).unwrap_err();
+    assert_eq!(e.kind(), crate::error::ErrorKind::Data);
+}
+
+#[test]
+fn what_does_not_read_back_replaces_nothing() {
+    let machine = machine();
+    let (m, segments) = open(&machine);
+    let mut out = all_of(&m, &segments[..1]);
+    out.mark().unwrap(); // so that it is written
+    let path = format!("{LOG}/.logd/tmp/{}", segments[0].log_name());
+    machine.edit(path, |b| b[70] ^= 1).unwrap();
+    let e = out.finish(5_000).err().unwrap();
+    assert_eq!(e.kind(), crate::error::ErrorKind::Io);
+}
+
+#[test]
+fn an_index_that_the_replacement_has_none_for_goes() {
+    let machine = machine();
+    let (m, segments) = open(&machine);
+    let name = segments[0].index_name(crate::format::names::Kind::TxnIndex);
+    drop(m.log().dir().create(&name).unwrap());
+    let built = all_of(&m, &segments[..1]).finish(5_000).unwrap();
+    replace(&m, &built, &segments[..1]).unwrap();
+    assert!(!files(&machine).contains_key(&name));
+}
+
+#[test]
+fn a_broker_is_told_to_look_before_segments_are_replaced_or_deleted() {
+    let machine = machine();
+    let parent = machine.open_dir(Path::new("/d")).unwrap();
+    drop(parent.create(".lock").unwrap());
+    let (m, segments) = open(&machine);
+    let is_marked = || parent.stat(".kafka_cleanshutdown").unwrap().is_some();
+    drop(parent.create(".kafka_cleanshutdown").unwrap());
+    let built = all_of(&m, &segments[..2]).finish(5_000).unwrap();
+    replace(&m, &built, &segments[..2]).unwrap();
+    assert!(!is_marked());
+    drop(parent.create(".kafka_cleanshutdown").unwrap());
+    delete_oldest(&m, &m.segments().unwrap()[..1]).unwrap();
+    assert!(!is_marked());
+}
+
+#[test]
+fn segments_are_out_of_the_log_for_good_before_they_are_removed() {
+    let machine = machine();
+    let (m, segments) = open(&machine);
+    let before = machine.trace().len();
+    delete_oldest(&m, &segments[..2]).unwrap();
+    let trace = machine.trace();
+    let kind = |line: &String| match line {
+        l if l.contains(" rename ") => Some("rename"),
+        l if l.contains(" unlink ") => Some("unlink"),
+        l if l.contains("sync") && l.trim_end().ends_with(LOG) => Some("sync"),
+        _ => None,
+    };
+    let mut steps: Vec<&str> = trace[before..].iter().filter_map(kind).collect();
+    steps.dedup();
+    assert_eq!(
+        steps,
+        ["rename", "sync", "unlink"],
+        "{:#?}",
+        &trace[before..]
+    );
+}
+
 /// Each step is in the directory for good before the next one begins, the first one after what is
 /// replaced is durable.
 #[test]
@@ -439,6 +540,17 @@ fn every_step_of_a_replacement_is_synced_before_the_next() {
         "cleaned", "sync", "swap", "sync", "unlink", "sync", "plain", "sync",
     ];
     assert_eq!(steps[first..], want, "{:#?}", &trace[before..]);
+    // The log commits: last to .swap, and first to its own name.
+    let renamed = |to: &str| {
+        let all = trace[before..].iter().filter(|l| l.contains(" rename "));
+        let mine = all.filter(|l| l.trim_end().ends_with(to));
+        mine.cloned().collect::<Vec<String>>()
+    };
+    assert!(renamed(".swap").last().unwrap().contains(".log.cleaned"));
+    let plain: Vec<String> = [".log", "index"].iter().flat_map(|t| renamed(t)).collect();
+    let at = |l: &String| trace.iter().position(|t| t == l).unwrap();
+    let first = plain.iter().min_by_key(|l| at(l)).unwrap();
+    assert!(first.contains(".log.swap"), "{plain:?}");
 }
 
 #[test]

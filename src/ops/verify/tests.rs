@@ -37,6 +37,17 @@ fn logs(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn an_abort_without_an_entry_is_told_wherever_its_transaction_began() {
+    let log = TestLog::new("t-0");
+    log.segment(0).txn(7, 0, "x").write();
+    log.segment(1).abort(7, 1).batch(2, "a").write();
+    log.segment(3).batch(3, "b").write();
+    let told = findings(&log.path());
+    let why = "00000000000000000001.txnindex:0: the transaction of producer 7 aborted at 1 is not indexed";
+    assert!(told.iter().any(|line| line == why), "{told:?}");
+}
+
+#[test]
 fn a_sound_directory_gives_no_alarm() {
     let Some(root) = corpus::root() else { return };
     let mut wrong = Vec::new();
