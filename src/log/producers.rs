@@ -20,7 +20,7 @@ use crate::format::names::{self, Kind, State, file_name};
 use crate::format::snapshot::{self, ProducerEntry};
 use crate::format::{Defect, Limits, Offset, Position, TimestampMs};
 use crate::log::listing::{LogDir, SegmentRef, read_small};
-use crate::log::state::write_state_file;
+use crate::log::state::write_state_file_by_way_of;
 use crate::segment::scan::{Bad, HeaderWalk, Span, Tail, Walk};
 
 /// Largest snapshot that is read: some 1.4 million producers.
@@ -109,14 +109,28 @@ impl Producers {
         self.entries.values().filter_map(open)
     }
 
-    /// Writes the state as the snapshot at `at`, durably.
+    /// Writes the state as the snapshot at `at`, durably: for who holds the maintenance lock.
     ///
     /// # Errors
     /// What the system answers.
     pub fn write_snapshot(&self, log: &LogDir, at: Offset) -> Result<()> {
+        self.write_snapshot_by_way_of(log, at, ".kept.tmp")
+    }
+
+    /// The same for who has rolled the log at `at`. Maintenance may be at it, too: were the temporary
+    /// file the same one, either could rename or remove what the other has half written.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn write_snapshot_of_roll(&self, log: &LogDir, at: Offset) -> Result<()> {
+        self.write_snapshot_by_way_of(log, at, ".tmp")
+    }
+
+    fn write_snapshot_by_way_of(&self, log: &LogDir, at: Offset, suffix: &str) -> Result<()> {
         let name = file_name(at, Kind::Snapshot);
         let entries: Vec<ProducerEntry> = self.entries.values().copied().collect();
-        write_state_file(log.dir().as_ref(), &name, &snapshot::encode(&entries))
+        let (tmp, bytes) = (format!("{name}{suffix}"), snapshot::encode(&entries));
+        write_state_file_by_way_of(log.dir().as_ref(), &tmp, &name, &bytes)
             .map_err(|e| Error::io("cannot write", e).at_path(log.path_of(&name)))
     }
 
@@ -333,6 +347,26 @@ mod tests {
     use crate::format::builder::{BatchBuilder, Producer, Seal, stamp};
     use crate::format::record::NewRecord;
     use crate::log::testing::TestLog;
+
+    /// An appender that rolled and maintenance may write the same one at once.
+    #[test]
+    fn writers_of_a_snapshot_leave_each_others_half_written_file_alone() {
+        let log = TestLog::new("t-0");
+        let name = file_name(Offset(5), Kind::Snapshot);
+        for (theirs, maintenance) in [(".tmp", true), (".kept.tmp", false)] {
+            let half = format!("{name}{theirs}");
+            log.file(&half, b"half");
+            let producers = Producers::load(&log.open(), Offset(0), &Limits::default()).unwrap();
+            match maintenance {
+                true => producers.write_snapshot(&log.open(), Offset(5)),
+                false => producers.write_snapshot_of_roll(&log.open(), Offset(5)),
+            }
+            .unwrap();
+            assert_eq!(std::fs::read(log.path().join(&half)).unwrap(), b"half");
+            log.remove(&half);
+            log.remove(&name);
+        }
+    }
 
     /// A batch of `count` records of producer 7 from this offset and sequence on.
     fn batch(offset: i64, sequence: i32, count: i32) -> Vec<u8> {

@@ -12,13 +12,25 @@ use crate::sys::Dir;
 /// What the system answers; the old file is then still in place (and perhaps a `.tmp` beside it,
 /// which the next write replaces).
 pub fn write_state_file(dir: &dyn Dir, name: &str, content: &[u8]) -> io::Result<()> {
-    let tmp = format!("{name}.tmp");
+    write_state_file_by_way_of(dir, &format!("{name}.tmp"), name, content)
+}
+
+/// The same by way of another temporary name: where two may write the file at once, each needs its own.
+///
+/// # Errors
+/// As [`write_state_file`].
+pub fn write_state_file_by_way_of(
+    dir: &dyn Dir,
+    tmp: &str,
+    name: &str,
+    content: &[u8],
+) -> io::Result<()> {
     // Left by a crash, or by a writer on a disk that was full.
-    unlink_if_there(dir, &tmp)?;
-    let file = dir.create(&tmp)?;
+    unlink_if_there(dir, tmp)?;
+    let file = dir.create(tmp)?;
     file.write_all_at(content, 0)?;
     file.sync()?;
-    dir.rename(&tmp, name)?;
+    dir.rename(tmp, name)?;
     dir.sync()
 }
 

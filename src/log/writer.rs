@@ -559,7 +559,7 @@ impl Writer {
             return Ok(());
         };
         let producers = Producers::load_whole(&self.log, at, &self.limits)?;
-        producers.write_snapshot(&self.log, at)
+        producers.write_snapshot_of_roll(&self.log, at)
     }
 
     fn io(&self, e: io::Error) -> Error {
