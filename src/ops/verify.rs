@@ -45,7 +45,7 @@ use crate::ops::throttle::Throttle;
 use crate::ops::topic::Partition;
 use crate::ops::words;
 use crate::segment::scan::{Scanner, Span, Step};
-use crate::sys::{Host, Meta};
+use crate::sys::{File, Host, Meta};
 use indexes::Transactions;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use segment::{Report, Task, Torn};
@@ -479,6 +479,10 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
         let Some(tail) = view.tail() else {
             return Ok(Some(view.start()));
         };
+        let overlaps = self.reached.is_some_and(|r| r > tail.segment.base());
+        if overlaps && self.is_replaced(&tail.segment, tail.file.as_ref())? {
+            return Ok(None); // with what is before it, where it was checked
+        }
         let check = || {
             let task = Task {
                 segment: tail.segment,
@@ -527,6 +531,24 @@ impl<'a, 's, 'k> Job<'a, 's, 'k> {
             self.tell(&finding)?;
         }
         Ok(whole.then_some(end))
+    }
+
+    /// Whether the segment that was the active one at the start is another file by now, or none.
+    fn is_replaced(&self, segment: &SegmentRef, file: &dyn File) -> Result<bool> {
+        let (name, began) = (segment.log_name(), Instant::now());
+        let fail = |e| Error::io("cannot stat", e).at_path(self.env.log.path_of(&name));
+        let mine = file.meta().map_err(fail)?.id;
+        loop {
+            let settled = beside::half_done(self.env)?.is_empty() || began.elapsed() >= SETTLE;
+            let now = self.env.log.dir().stat(&name).map_err(fail)?;
+            if now.is_none_or(|m| m.id != mine) {
+                return Ok(true);
+            }
+            if settled {
+                return Ok(false);
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// D was read before the end of the log was; a log that was cut on purpose lowers it first.
