@@ -2,10 +2,12 @@
 //!
 //! Three appenders write numbered values of their own keys; three followers read on all the while; a
 //! loop of `compact` and one of `retain` look after the log, and each of their processes is killed
-//! (SIGKILL) after some milliseconds. Then:
+//! (SIGKILL) after some milliseconds. One appender is killed too, and run again (`--once`); so is
+//! a follower now and then, which goes on where it was. `verify` runs beside all that. Then:
 //!
 //! * no follower saw an offset twice or out of order, nor an older value of a key after a newer one;
 //! * every follower saw the newest value of every key;
+//! * `verify` told of nothing but what a killed process left half done;
 //! * the log is sound, and its newest values are what the appenders acknowledged.
 //!
 //! `LOGD_LIVE_ROUNDS` rounds (8), `LOGD_SEED` for another course of events.
@@ -27,16 +29,20 @@ const BURST: usize = 40;
 /// Retention keeps so many records: far more than there are live keys and records of a round.
 const KEPT: &str = "900";
 
-const FOLLOW: [&str; 8] = [
-    "tail",
-    "-f",
-    "-o",
-    "0",
-    "--clamp",
-    "-F",
-    r"%o %k %s\n",
-    "users-0",
+/// What `verify` may say while nobody has cleared up behind a process that was killed.
+const LEFT_BEHIND: [&str; 4] = [
+    "a replacement of segments that",
+    "output of a replacement of segments",
+    "an index without a log",
+    "the file ends inside a batch",
 ];
+
+/// Starts a follower at this offset.
+fn follow(logs: &Logs, from: u64) -> Running {
+    let from = from.to_string();
+    let words = ["-f", "-o", &from, "--clamp", "-F", r"%o %k %s\n", "users-0"];
+    logs.start(&[&["tail"], &words[..]].concat())
+}
 
 /// What a follower saw.
 #[derive(Default)]
@@ -109,8 +115,42 @@ fn look_after(
     done
 }
 
-/// Writes numbers `from..from + BURST` to the keys of writer `w`; on return they are acknowledged.
-fn write(logs: &Logs, w: usize, from: usize) {
+/// Checks the log again and again; how often.
+fn watch(logs: &Logs, stop: &AtomicBool) -> usize {
+    let mut done = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let ran = logs.run(&["verify", "users-0"], b"");
+        let is_left = |line: &&str| LEFT_BEHIND.iter().any(|why| line.contains(why));
+        let other: Vec<&str> = ran.out.lines().filter(|line| !is_left(line)).collect();
+        let told = ran.code == Some(1) && !ran.out.is_empty();
+        assert!(other.is_empty() && (told || ran.code == Some(0)), "{ran:?}");
+        done += 1;
+    }
+    done
+}
+
+/// Runs an appender that is killed after some milliseconds, and then again to its end. True if it was
+/// killed.
+fn write_once(logs: &Logs, name: &str, options: &[&str], lines: &str, random: &mut Random) -> bool {
+    let words = [&["append", "--once", name], options, &["users-0"]].concat();
+    let mut command = logs.logd(&words);
+    let command = command.stdin(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let _ = std::io::Write::write_all(&mut stdin, lines.as_bytes()); // it may be gone
+    drop(stdin);
+    let time = Duration::from_millis(random.next() % 30);
+    let killed = common::wait(&mut child, time).is_none();
+    let _ = child.kill();
+    child.wait().unwrap();
+    let again = [&["--once", name], options].concat();
+    logs.append("users-0", &again, lines);
+    killed
+}
+
+/// Writes numbers `from..from + BURST` to the keys of writer `w`; on return they are acknowledged. True
+/// if the appender was killed in between.
+fn write(logs: &Logs, w: usize, from: usize, random: &mut Random) -> bool {
     let lines: String = (from..from + BURST)
         .map(|n| format!("{w}-{}\t{n} {:2$}\n", n % KEYS, "", n % 50))
         .collect();
@@ -124,7 +164,11 @@ fn write(logs: &Logs, w: usize, from: usize) {
         "--sync",
         "exit",
     ];
-    logs.append("users-0", &options, &lines);
+    if w > 0 {
+        logs.append("users-0", &options, &lines);
+        return false;
+    }
+    write_once(logs, &format!("w{w}.{from}"), &options, &lines, random)
 }
 
 fn newest(rounds: usize) -> BTreeMap<String, usize> {
@@ -145,7 +189,9 @@ fn no_follower_sees_a_repeat_a_wrong_order_or_misses_a_newest_value() {
         .unwrap_or(8);
     let seed = seed();
     let logs = Logs::with("users-0", &["--segment-size", "4KiB"]);
-    let mut followers: Vec<Running> = (0..FOLLOWERS).map(|_| logs.start(&FOLLOW)).collect();
+    let mut followers: Vec<Running> = (0..FOLLOWERS).map(|_| follow(&logs, 0)).collect();
+    let mut random = Random(seed ^ 3);
+    let mut ended = 0;
     let mut seen: Vec<Seen> = (0..FOLLOWERS).map(|_| Seen::default()).collect();
     let (stop, kills) = (AtomicBool::new(false), AtomicUsize::new(0));
     let compact: [&[&str]; 2] = [
@@ -168,10 +214,24 @@ fn no_follower_sees_a_repeat_a_wrong_order_or_misses_a_newest_value() {
         let guard = Guard(stop);
         let c = s.spawn(move || look_after(logs, &compact, seed ^ 1, stop, kills));
         let r = s.spawn(move || look_after(logs, &retain, seed ^ 2, stop, kills));
+        let v = s.spawn(move || watch(logs, stop));
         for round in 0..rounds {
             std::thread::scope(|s| {
                 for w in 0..WRITERS {
-                    s.spawn(move || write(logs, w, round * BURST));
+                    let mut random = Random(random.next());
+                    s.spawn(move || {
+                        let killed = write(logs, w, round * BURST, &mut random);
+                        kills.fetch_add(usize::from(killed), Ordering::Relaxed);
+                    });
+                }
+                // In the middle of it, as often as not.
+                let i = random.below(2 * FOLLOWERS);
+                if let Some(follower) = followers.get_mut(i) {
+                    let next = seen[i].offset.map_or(0, |o| o + 1);
+                    assert_eq!(follower.err(), "", "follower {i}");
+                    follower.kill();
+                    *follower = follow(logs, next);
+                    ended += 1;
                 }
             });
             let want = newest(round + 1);
@@ -190,7 +250,7 @@ fn no_follower_sees_a_repeat_a_wrong_order_or_misses_a_newest_value() {
             }
         }
         drop(guard);
-        (c.join().unwrap(), r.join().unwrap())
+        (c.join().unwrap(), r.join().unwrap(), v.join().unwrap())
     });
     for follower in &mut followers {
         assert_eq!(
@@ -222,10 +282,12 @@ fn no_follower_sees_a_repeat_a_wrong_order_or_misses_a_newest_value() {
         "each record once"
     );
     println!(
-        "{rounds} rounds: {} killed, {} compact and {} retain ended by themselves; seed {seed}",
+        "{rounds} rounds: {} commands and {ended} followers killed, {} compact, {} retain and {} verify \
+         ended by themselves; seed {seed}",
         kills.load(Ordering::Relaxed),
         done.0,
-        done.1
+        done.1,
+        done.2
     );
 }
 
