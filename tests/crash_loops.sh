@@ -64,10 +64,11 @@ for fs in ext4 xfs; do
   why=$(obstacle $fs)
   [ -z "$why" ] || { echo "crash_loops: cut-$fs: SKIPPED: $why"; continue; }
   stage "cut-$fs" $appends --cut $fs --rounds "${CUT_ROUNDS:-10}" --sync batch
-  stage "cut-$fs-groups" $appends --cut $fs --groups --rounds "${CUT_ROUNDS:-10}" --sync batch,never
+  stage "cut-$fs-groups" $appends --cut $fs --groups --rounds "${CUT_ROUNDS:-10}" --sync never --fresh 1
   stage "cut-$fs-must-lose" $appends --cut $fs --rounds 5 --sync never --expect-loss
   stage "care-cut-$fs" $care --cut $fs --rounds "${CUT_ROUNDS:-10}" --fresh 5
   [ -n "$nosync" ] || { echo "crash_loops: care-cut-$fs-must-lose: SKIPPED: no cc: $(tail -n1 "$scratch/out")"; continue; }
+  stage "cut-$fs-groups-must-lose" $appends --cut $fs --groups --rounds 5 --sync never --fresh 1 --no-sync "$nosync" --expect-loss
   stage "care-cut-$fs-must-lose" $care --cut $fs --rounds 20 --no-sync "$nosync" all --expect-loss
 done
 exit $failed

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use common::Logs;
+use common::{Logs, Ran};
 
 /// Appends `key TAB value` lines, an empty value deleting its key.
 fn put(logs: &Logs, log: &str, lines: &str) {
@@ -458,27 +458,141 @@ fn a_full_disk_is_74_and_the_indexes_there_stay_valid() {
     assert_eq!(logs.output(&["get", "-k", "key-7", "s-0"]), "value 7\n");
 }
 
+/// `logd WORDS` as a user whom permissions bind; `None` where there is no way to be one.
+fn as_somebody(logs: &Logs, words: &[&str]) -> Option<Ran> {
+    let mut logd = logs.logd(words);
+    if nix::unistd::geteuid().is_root() {
+        let mut setpriv = Command::new("setpriv");
+        setpriv.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        setpriv.arg(common::binary()).args(words);
+        setpriv
+            .current_dir(logs.root())
+            .env("LOGD_CONFIG", "/dev/null");
+        logd = setpriv;
+    }
+    let out = logd.stdin(Stdio::null()).output().ok()?;
+    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+    Some(Ran {
+        code: out.status.code(),
+        out: text(&out.stdout),
+        err: text(&out.stderr),
+    })
+}
+
 #[test]
-fn a_read_only_log_is_read_with_its_index_and_refuses_a_new_one() {
+fn a_read_only_directory_is_read_and_what_would_write_there_is_77() {
     use std::os::unix::fs::PermissionsExt;
     let (logs, newest) = settled();
-    logs.output(&["index", "--by", "key", "s-0"]);
-    let dirs = ["s-0/.logd/keys", "s-0/.logd/tmp", "s-0/.logd", "s-0"];
-    let mode = |mode| {
-        for dir in dirs {
-            fs::set_permissions(logs.path(dir), fs::Permissions::from_mode(mode)).unwrap();
+    logs.output(&["index", "--by", "key", "--bloom", "s-0"]);
+    logs.output(&["cat", "-g", "g", "-n", "3", "s-0"]);
+    // Readable for everybody, writable for nobody: all below, and the way there.
+    let mut paths = vec![logs.root().to_path_buf()];
+    let mut at = 0;
+    while let Some(path) = paths.get(at).cloned() {
+        at += 1;
+        let is_dir = path.is_dir();
+        if is_dir {
+            paths.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
         }
-    };
-    mode(0o555);
-    if fs::write(logs.path("s-0/probe"), b"").is_ok() {
-        fs::remove_file(logs.path("s-0/probe")).unwrap();
-        eprintln!("permissions do not hold for this user: only reading is tested");
-    } else {
-        let ran = logs.run(&["index", "--rebuild", "s-0"], b"");
-        assert_eq!(ran.code, Some(77), "{ran:?}");
+        let mode = if is_dir { 0o555 } else { 0o444 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
-    check(&logs, &newest, "read-only");
-    mode(0o755);
+    let run = |words: &[&str]| as_somebody(&logs, words);
+    let Some(ran) = run(&["get", "-k", "k7", "s-0"]) else {
+        eprintln!("skipped: there is no setpriv to be another user than root with");
+        return;
+    };
+    let value = newest["k7"].clone();
+    assert_eq!((ran.out.lines().next(), &*ran.err), (value.as_deref(), ""));
+    for words in [
+        &["cat", "s-0"][..],
+        &["grep", "-c", "round 3", "s-0"],
+        &["groups", "ls", "s-0"],
+        &["groups", "lag", "s-0", "g"],
+        &["groups", "seek", "--dry-run", "s-0", "g", "5"],
+        &["index", "--list", "s-0"],
+        &["info", "--indexes", "s-0"],
+        &["info", "--groups", "s-0"],
+    ] {
+        let ran = run(words).unwrap();
+        assert_eq!((ran.code, &*ran.err), (Some(0), ""), "{words:?}");
+        assert!(!ran.out.is_empty(), "{words:?}");
+    }
+    for words in [
+        &["cat", "-g", "g", "s-0"][..],
+        &["cat", "-g", "new", "--no-commit", "s-0"],
+        &["tail", "-f", "-g", "g", "s-0"],
+        &["groups", "commit", "s-0", "g"],
+        &["groups", "seek", "s-0", "g", "5"],
+        &["groups", "reset", "s-0", "g"],
+        &["index", "--rebuild", "s-0"],
+        &["index", "--drop", "s-0"],
+    ] {
+        let ran = run(words).unwrap();
+        assert_eq!(
+            (ran.code, &*ran.out),
+            (Some(77), ""),
+            "{words:?}: {}",
+            ran.err
+        );
+        assert!(ran.err.contains("s-0"), "{words:?}: {}", ran.err);
+    }
+    for path in paths {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn a_damaged_index_is_named_by_verify_and_an_outdated_one_made_anew() {
+    let (logs, newest) = settled();
+    logs.output(&["index", "--by", "key", "--bloom", "s-0"]);
+    assert_eq!(logs.output(&["verify", "s-0"]), "");
+    let files = index_files(&logs);
+    let sound = fs::read(&files[1]).unwrap();
+    let mut harmed = sound.clone();
+    harmed[5000] ^= 4;
+    fs::write(&files[1], &harmed).unwrap();
+    let ran = logs.run(&["verify", "s-0"], b"");
+    let name = files[1].file_name().unwrap().to_str().unwrap();
+    assert_eq!((ran.code, ran.out.lines().count()), (Some(1), 1), "{ran:?}");
+    assert!(
+        ran.out.contains(name) && ran.out.contains("CRC-32"),
+        "{ran:?}"
+    );
+    check(&logs, &newest, "with a damaged one");
+    logs.output(&["index", "s-0"]);
+    assert_eq!(fs::read(&files[1]).unwrap(), sound);
+    // As version 1 had it: eight bytes for the blocks of one filter.
+    let blocks = |at| u32::from_be_bytes(sound[at..at + 4].try_into().unwrap());
+    let mut old = sound.clone();
+    old[8..12].copy_from_slice(&1u32.to_be_bytes());
+    old[80..88].copy_from_slice(&u64::from(blocks(80) + blocks(84)).to_be_bytes());
+    let mut salt = [0; 4];
+    for (number, block) in old.chunks_mut(4096).enumerate() {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&salt);
+        crc.update(&(number as u64).to_be_bytes());
+        crc.update(&block[..4092]);
+        block[4092..].copy_from_slice(&crc.finalize().to_be_bytes());
+        if number == 0 {
+            salt.copy_from_slice(&block[4092..]);
+        }
+    }
+    fs::write(&files[1], &old).unwrap();
+    assert_eq!(logs.output(&["verify", "s-0"]), "");
+    check(&logs, &newest, "with one of version 1");
+    let ran = logs.run(
+        &["grep", "-c", "--in", "key", "^k7$", "--verbose", "s-0"],
+        b"",
+    );
+    assert_eq!((ran.code, &*ran.err), (Some(0), ""));
+    let list = logs.output(&["info", "--indexes", "s-0"]);
+    assert_eq!(list.matches("void").count(), 1, "{list}");
+    assert!(
+        logs.output(&["index", "--json", "s-0"])
+            .contains("\"made\":1,")
+    );
+    assert_eq!(fs::read(&files[1]).unwrap(), sound);
 }
 
 #[test]

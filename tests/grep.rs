@@ -702,3 +702,114 @@ fn filters_never_change_what_is_seen_of_transactions() {
     }
     assert!(waited > 0 && matched > 0);
 }
+
+/// Letters that equal others, in ASCII and out of it, and what GNU grep and ripgrep find of them.
+const FOLDED: &str = "taſk\ntask\nTASK\nta\u{212a}\nTas\u{212a}\nstraße\nSTRASSE\nSTRA\u{1e9e}E\n\
+    \u{130}stanbul\nistanbul\nISTANBUL\n\u{131}stanbul\nÄrger\närger\nÅ\u{212b}å\nσςΣ\nǆ ǅ Ǆ\n";
+
+#[test]
+fn letters_equal_each_other_as_unicode_folds_them_one_by_one() {
+    let logs = Logs::with("l-0", &[]);
+    logs.append("l-0", &[], FOLDED);
+    // GNU grep asks the C library, which knows of the long s, but not of the kelvin sign, thinks that
+    // the Turkish i without a dot is an i, and that a sharp s has no capital letter.
+    let in_both = [
+        "s",
+        "ſ",
+        "S",
+        "å",
+        "\u{212b}",
+        "Σ",
+        "ς",
+        "ǅ",
+        "ÄRGER",
+        "\u{130}STANBUL",
+    ];
+    let in_rg = [
+        "k",
+        "K",
+        "\u{212a}",
+        "task",
+        "TA\u{17f}K",
+        "ß",
+        "\u{1e9e}",
+        "STRASSE",
+        "straße",
+        "i",
+        "\u{131}",
+        "istanbul",
+    ];
+    for literal in [&[][..], &["-Q"]] {
+        for (peers, patterns) in [(&["grep", "rg"][..], &in_both[..]), (&["rg"], &in_rg)] {
+            for (pattern, name) in patterns
+                .iter()
+                .flat_map(|p| peers.iter().map(move |n| (p, n)))
+            {
+                let Some(expected) = peer(name, &["-i", pattern], FOLDED) else {
+                    continue;
+                };
+                let words = [&["grep", "-i"], literal, &[*pattern, "l-0"]].concat();
+                let ran = logs.run(&words, b"");
+                assert_eq!((ran.out, ran.code.unwrap()), expected, "{name}: {words:?}");
+            }
+        }
+    }
+    let count = |p| logs.run(&["grep", "-i", "-c", p, "l-0"], b"").out;
+    let counts = ["task", "ß", "i", "\u{130}"].map(count);
+    assert_eq!(counts, ["4\n", "2\n", "2\n", "1\n"], "without a peer too");
+}
+
+#[test]
+fn filters_pass_over_no_letter_that_equals_one_of_the_pattern() {
+    let mut random = Random(seed());
+    let logs = Logs::with("l-0", &["--segment-size", "4KiB"]);
+    let letters = [
+        "k", "K", "\u{212a}", "s", "S", "\u{17f}", "i", "\u{130}", "ß", "\u{1e9e}", "E",
+    ];
+    let word = |random: &mut Random, from: &[&str]| -> String {
+        (0..4 + random.below(5))
+            .map(|_| *random.pick(from))
+            .collect()
+    };
+    let words: Vec<String> = (0..60).map(|_| word(&mut random, &letters)).collect();
+    for n in 0..60 {
+        // The same word in other letters; in most segments none of those that are looked for.
+        let text: String = (0..20)
+            .map(|i| match (n % 4, i % 5) {
+                (0, 0) => format!("line {n}.{i} <{}>\n", random.pick(&words)),
+                (_, 1) => format!("line {n}.{i} <{}>\n", word(&mut random, &letters)),
+                _ => format!("line {n}.{i} <nothing of it, at all>\n"),
+            })
+            .collect();
+        logs.append("l-0", &["--batch-records", "10"], &text);
+    }
+    let swap = |word: &str, random: &mut Random| -> String {
+        let other = |c: char| match c {
+            'k' | 'K' | '\u{212a}' => ["k", "K", "\u{212a}"],
+            's' | 'S' | '\u{17f}' => ["s", "S", "\u{17f}"],
+            'ß' | '\u{1e9e}' => ["ß", "\u{1e9e}", "ß"],
+            'i' => ["i", "I", "i"],
+            'E' => ["e", "E", "e"],
+            _ => ["\u{130}"; 3],
+        };
+        word.chars().map(|c| *random.pick(&other(c))).collect()
+    };
+    let mut asked = vec!["unheard".to_string(), "<\u{131}>".to_string()];
+    for word in &words {
+        let text = swap(word, &mut random);
+        asked.extend([format!("<{text}>"), text]);
+    }
+    let all = || -> Vec<_> {
+        let grep = |p: &String| {
+            let ran = logs.run(&["grep", "-i", "-F", "%o ", p, "l-0"], b"");
+            assert_eq!(ran.err, "", "{p}");
+            (p.clone(), ran.out, ran.code)
+        };
+        asked.iter().map(grep).collect()
+    };
+    let plain = all();
+    assert!(plain.iter().filter(|a| a.2 == Some(0)).count() > 10);
+    logs.output(&["index", "--bloom", "l-0"]);
+    assert!(logs.segments("l-0").len() > 5);
+    assert_eq!(all(), plain);
+}
