@@ -9,7 +9,7 @@ use super::{Context, Outcome, args, reading};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Limits;
 use crate::ops::cat::{self, CatOptions};
-use crate::ops::emit::{Emitter, Flow};
+use crate::ops::emit::{Emitter, Flow, Sink};
 use crate::ops::get::{GetOptions, Getter, Told};
 use crate::ops::topic::Partition;
 use crate::ops::words::{self, Pos};
@@ -160,6 +160,22 @@ struct Found {
     losses: bool,
 }
 
+/// Has `get` print to stdout. What it found before an error is good, and goes out before that is told.
+fn print(
+    ctx: &mut Context,
+    emitter: &mut Emitter,
+    get: impl FnOnce(&mut Context, &mut Emitter, &mut dyn Sink) -> Result<()>,
+) -> Result<()> {
+    let mut stdout = std::mem::take(&mut ctx.stdout);
+    let mut sink = reading::Out::new(&mut stdout);
+    let got = get(ctx, emitter, &mut sink);
+    let flushed = emitter.flush(&mut sink);
+    ctx.stdout = stdout;
+    flushed?;
+    ctx.stdout.flush_now()?;
+    got
+}
+
 fn by_key(
     ctx: &mut Context,
     partitions: &[Partition],
@@ -170,37 +186,26 @@ fn by_key(
     found: &mut Found,
 ) -> Result<()> {
     let host = ctx.host.clone();
-    let mut stdout = std::mem::take(&mut ctx.stdout);
-    let mut sink = reading::Out::new(&mut stdout);
-    let mut tell = |told| match told {
-        Told::Note(note) => found.losses |= reading::tell(ctx, &note),
-        Told::Index(e) => ctx
-            .message
-            .explain(|| format!("{e}; the segment is read instead")),
-    };
-    let mut missing = false;
-    let mut get = || -> Result<()> {
+    print(ctx, emitter, |ctx, emitter, sink| {
+        let mut tell = |told| match told {
+            Told::Note(note) => found.losses |= reading::tell(ctx, &note),
+            Told::Index(e) => ctx
+                .message
+                .explain(|| format!("{e}; the segment is read instead")),
+        };
         let mut getter = Getter::open(&host, partitions, options, &mut tell)?;
         let keys: Vec<&[u8]> = keys.iter().map(|k| k.as_bytes()).collect();
         match &keys[..] {
-            [key] if !all => missing = !getter.newest(key, emitter, &mut sink, &mut tell)?,
-            keys if !all => missing = !getter.newest_each(keys, emitter, &mut sink, &mut tell)?,
+            [key] if !all => found.missing = !getter.newest(key, emitter, sink, &mut tell)?,
+            keys if !all => found.missing = !getter.newest_each(keys, emitter, sink, &mut tell)?,
             keys => {
                 for key in keys {
-                    missing |= !getter.all(key, emitter, &mut sink, &mut tell)?;
+                    found.missing |= !getter.all(key, emitter, sink, &mut tell)?;
                 }
             }
         }
         Ok(())
-    };
-    let got = get();
-    // What was found before an error is good, and goes out before it is told.
-    let flushed = emitter.flush(&mut sink);
-    ctx.stdout = stdout;
-    found.missing |= missing;
-    flushed?;
-    ctx.stdout.flush_now()?;
-    got
+    })
 }
 
 fn offsets(
@@ -213,11 +218,8 @@ fn offsets(
 ) -> Result<()> {
     let options = reading::cat_options(ctx, m)?;
     let host = ctx.host.clone();
-    let mut stdout = std::mem::take(&mut ctx.stdout);
-    let mut sink = reading::Out::new(&mut stdout);
-    let mut note = |n| found.losses |= reading::tell(ctx, &n);
-    let mut missing = false;
-    let mut get = || -> Result<()> {
+    print(ctx, emitter, |ctx, emitter, sink| {
+        let mut note = |n| found.losses |= reading::tell(ctx, &n);
         for range in ranges {
             let mut shown = 0;
             for partition in partitions {
@@ -227,21 +229,14 @@ fn offsets(
                     range: *range,
                     ..options.clone()
                 };
-                let flow = cat::cat(&host, partition, &options, emitter, &mut sink, &mut note)?;
+                let flow = cat::cat(&host, partition, &options, emitter, sink, &mut note)?;
                 shown += limit - emitter.left();
                 if flow == Flow::Full && !range.lone {
                     return Ok(());
                 }
             }
-            missing |= shown == 0;
+            found.missing |= shown == 0;
         }
         Ok(())
-    };
-    let got = get();
-    let flushed = emitter.flush(&mut sink);
-    ctx.stdout = stdout;
-    found.missing |= missing;
-    flushed?;
-    ctx.stdout.flush_now()?;
-    got
+    })
 }

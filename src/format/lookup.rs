@@ -721,6 +721,28 @@ mod tests {
     }
 
     #[test]
+    fn a_cover_is_of_one_state_of_one_file() {
+        let mut batch = [0; 61];
+        batch[11] = 70 - 12; // bytes behind the length
+        batch[16] = 2; // magic
+        batch[17..21].copy_from_slice(&0xdead_beef_u32.to_be_bytes());
+        batch[7] = 90; // base offset
+        batch[26] = 9; // last offset delta
+        let last = BatchHeader::parse(&batch).unwrap();
+        let cover = cover(5000);
+        assert!(cover.is_of(5000, &last));
+        assert!(!cover.is_of(5001, &last));
+        let change = |f: fn(&mut BatchHeader)| {
+            let mut other = last.clone();
+            f(&mut other);
+            cover.is_of(5000, &other)
+        };
+        assert!(!change(|h| h.crc += 1));
+        assert!(!change(|h| h.last_offset = h.last_offset.next()));
+        assert!(!change(|h| h.size += 1));
+    }
+
+    #[test]
     fn a_hot_key_lists_every_batch_newest_first() {
         let mut values: Vec<_> = (0..5000).map(|p| (b"hot".to_vec(), p * 100)).collect();
         values.extend((0..5000u64).map(|i| (i.to_string().into_bytes(), i)));

@@ -612,6 +612,9 @@ mod tests {
         let f = filter_of(&["ta\u{17f}\u{212a}force x".as_bytes().to_vec()], 1 << 20);
         assert!(ask(&f, |f| f.may_contain(b"taskforce", true)));
         assert!(ask(&f, |f| f.may_contain(b" TASK ", true)));
+        let f = filter_of(&["un ÉTÉ, vraiment".as_bytes().to_vec()], 1 << 20);
+        assert!(ask(&f, |f| f.may_contain(" été,".as_bytes(), true)));
+        assert!(!ask(&f, |f| f.may_contain(" été,".as_bytes(), false)));
     }
 
     #[test]

@@ -65,7 +65,7 @@ FS_SIZE = "400M"
 
 
 class Lost(Exception):
-    """An acknowledged record is gone."""
+    """An acknowledged record, or what a group stands on, is gone."""
 
 
 class Wrong(Exception):
@@ -239,7 +239,7 @@ class Log:
         if result.returncode == 66 and b"no such group" in result.stderr:
             return 0
         if result.returncode:
-            raise Wrong(f"{' '.join(words)} exited {result.returncode}: {result.stderr.decode()}")
+            raise Lost(f"{' '.join(words)} exited {result.returncode}: {result.stderr.decode()}")
         return json.loads(result.stdout)["position"]
 
     def check_groups(self, seen):

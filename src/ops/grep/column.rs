@@ -26,78 +26,32 @@ impl Cells {
 
     /// The cell of this number, counted from 0; `None` if the row has fewer.
     pub(super) fn get<'a>(&'a mut self, row: &'a [u8], number: usize) -> Option<&'a [u8]> {
-        let is_tsv = memchr::memchr(b'\t', row).is_some();
         if memchr::memchr3(b'"', b'\r', b'\n', row).is_none() {
+            let is_tsv = memchr::memchr(b'\t', row).is_some();
             let delimiter = if is_tsv { b'\t' } else { b',' };
             return row.split(|b| *b == delimiter).nth(number);
         }
-        // A cell is never longer than the row.
-        self.cell.resize(row.len(), 0);
-        let reader = if is_tsv { &mut self.tsv } else { &mut self.csv };
-        reader.reset();
-        let (mut rest, mut at, mut filled) = (row, 0, 0);
-        loop {
-            let out = self.cell.get_mut(filled..).unwrap_or_default();
-            // No bytes mean the end of the row, which ends its last cell.
-            let (result, read, written) = reader.read_field(rest, out);
-            rest = rest.get(read..).unwrap_or_default();
-            filled += written;
-            match result {
-                ReadFieldResult::InputEmpty => {}
-                ReadFieldResult::OutputFull | ReadFieldResult::End => return None,
-                ReadFieldResult::Field { record_end } if at < number => {
-                    if record_end {
-                        return None;
-                    }
-                    (at, filled) = (at + 1, 0);
-                }
-                ReadFieldResult::Field { .. } => return self.cell.get(..filled),
-            }
-        }
+        let place = self.seek(row, number)?;
+        self.cell.get(..place.len)
     }
 
     /// Where the cell of this number lies in the row, quotes included; `None` if the row has fewer.
     pub(in crate::ops) fn span(&mut self, row: &[u8], number: usize) -> Option<Range<usize>> {
-        self.cell.resize(row.len(), 0);
-        let reader = match memchr::memchr(b'\t', row) {
-            Some(_) => &mut self.tsv,
-            None => &mut self.csv,
-        };
-        reader.reset();
-        let (mut at, mut begin, mut end) = (0, 0, 0);
-        loop {
-            let rest = row.get(end..).unwrap_or_default();
-            let (result, read, _) = reader.read_field(rest, &mut self.cell);
-            end += read;
-            match result {
-                ReadFieldResult::InputEmpty => {}
-                ReadFieldResult::OutputFull | ReadFieldResult::End => return None,
-                ReadFieldResult::Field { record_end } if at < number => {
-                    if record_end {
-                        return None;
-                    }
-                    (at, begin) = (at + 1, end);
-                }
-                ReadFieldResult::Field { record_end: false } => return Some(begin..end - 1),
-                ReadFieldResult::Field { .. } => {
-                    let cell = row.get(begin..end).unwrap_or_default();
-                    let line_end = |b: &&u8| matches!(b, b'\r' | b'\n');
-                    let over = cell.iter().rev().take_while(line_end).count();
-                    return Some(begin..end - over);
-                }
-            }
+        let place = self.seek(row, number)?;
+        if !place.is_last {
+            return Some(place.begin..place.end - 1);
         }
+        let cell = row.get(place.begin..place.end).unwrap_or_default();
+        let line_end = |b: &&u8| matches!(b, b'\r' | b'\n');
+        let over = cell.iter().rev().take_while(line_end).count();
+        Some(place.begin..place.end - over)
     }
 
     /// Whether there is anything behind the first row: a value of several rows has cells that no
     /// number leads to.
     pub(in crate::ops) fn has_more_rows(&mut self, rows: &[u8]) -> bool {
         self.cell.resize(rows.len(), 0);
-        let reader = match memchr::memchr(b'\t', rows) {
-            Some(_) => &mut self.tsv,
-            None => &mut self.csv,
-        };
-        reader.reset();
+        let reader = begin(&mut self.csv, &mut self.tsv, rows);
         let mut at = 0;
         loop {
             let rest = rows.get(at..).unwrap_or_default();
@@ -112,6 +66,61 @@ impl Cells {
         let rest = rows.get(at..).unwrap_or_default();
         rest.iter().any(|b| !matches!(b, b'\r' | b'\n'))
     }
+
+    /// Reads the row up to the cell of this number, whose content is then in `self.cell`.
+    fn seek(&mut self, row: &[u8], number: usize) -> Option<Place> {
+        // A cell is never longer than the row.
+        self.cell.resize(row.len(), 0);
+        let reader = begin(&mut self.csv, &mut self.tsv, row);
+        let (mut at, mut begin, mut end, mut len) = (0, 0, 0, 0);
+        loop {
+            let rest = row.get(end..).unwrap_or_default();
+            let out = self.cell.get_mut(len..).unwrap_or_default();
+            // No bytes mean the end of the row, which ends its last cell.
+            let (result, read, written) = reader.read_field(rest, out);
+            end += read;
+            len += written;
+            match result {
+                ReadFieldResult::InputEmpty => {}
+                ReadFieldResult::OutputFull | ReadFieldResult::End => return None,
+                ReadFieldResult::Field { record_end } if at < number => {
+                    if record_end {
+                        return None;
+                    }
+                    (at, begin, len) = (at + 1, end, 0);
+                }
+                ReadFieldResult::Field { record_end } => {
+                    return Some(Place {
+                        begin,
+                        end,
+                        len,
+                        is_last: record_end,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The reader for this row, at its beginning.
+fn begin<'r>(csv: &'r mut Reader, tsv: &'r mut Reader, row: &[u8]) -> &'r mut Reader {
+    let reader = match memchr::memchr(b'\t', row) {
+        Some(_) => tsv,
+        None => csv,
+    };
+    reader.reset();
+    reader
+}
+
+/// Where a cell was found.
+struct Place {
+    /// Of its bytes in the row, with quotes and with what ends it.
+    begin: usize,
+    end: usize,
+    /// Of its content.
+    len: usize,
+    /// Whether the row ends with it.
+    is_last: bool,
 }
 
 #[cfg(test)]
