@@ -1,7 +1,8 @@
 //! `logd man`: manual pages, written by walking the definitions of the commands.
 //!
 //! `logd.1` is the overview with the words that all commands share, `logd-COMMAND.1` one command,
-//! and `logd-format.5`, which is written by hand, the directory on disk.
+//! and `logd-format.5` and `logd-protocol.5`, which are written by hand, the directory on disk and what
+//! two hosts say to each other.
 
 use super::{COMMANDS, Context, Entry, Outcome, args, definition, entry, exit, help};
 use crate::error::{Error, Result};
@@ -13,6 +14,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 const FORMAT_PAGE: &str = include_str!("../../man/logd-format.5");
+const PROTOCOL_PAGE: &str = include_str!("../../man/logd-protocol.5");
 const MANUAL: &str = "logd manual";
 const SOURCE: &str = concat!("logd ", env!("CARGO_PKG_VERSION"));
 
@@ -48,6 +50,7 @@ pub fn run(ctx: &mut Context, matches: &ArgMatches) -> Result<Outcome> {
     let text = match (&*name, entry(&name)) {
         ("logd", _) => overview_page(),
         ("format" | "logd-format", _) => FORMAT_PAGE.to_string(),
+        ("protocol" | "logd-protocol", _) => PROTOCOL_PAGE.to_string(),
         (_, Some(entry)) => command_page(entry),
         (_, None) => {
             return Err(Error::usage(format!("{name}: no such command")).hint("logd help"));
@@ -62,6 +65,7 @@ pub fn pages() -> Vec<(String, String)> {
     let mut pages = vec![
         ("logd.1".to_string(), overview_page()),
         ("logd-format.5".to_string(), FORMAT_PAGE.to_string()),
+        ("logd-protocol.5".to_string(), PROTOCOL_PAGE.to_string()),
     ];
     for entry in COMMANDS {
         pages.push((format!("logd-{}.1", entry.name), command_page(entry)));

@@ -425,3 +425,51 @@ fn what_cannot_be_is_named() {
     let why = "byte 24: 9 bytes of batches announced, 3 are here";
     assert_eq!(defect(&raw_frame(8, 0, 0, &more)), why);
 }
+
+/// What a stranger would write a peer from.
+const PAGE: &str = include_str!("../../../man/logd-protocol.5");
+
+#[test]
+fn the_page_names_every_message_with_its_number() {
+    let headings: Vec<&str> = PAGE
+        .lines()
+        .filter_map(|l| l.strip_prefix(".SS \""))
+        .collect();
+    for kind in Kind::ALL {
+        let wanted = format!("{} ({}), ", kind.word(), *kind as u8);
+        assert!(headings.iter().any(|h| h.starts_with(&wanted)), "{wanted}");
+    }
+    let numbers = [
+        format!("8 to {LENGTH_MAX}"),
+        format!("bytes 8 to {} only", DATA_HEAD_BYTES - 1),
+        format!("first {BATCH_HEAD_BYTES} bytes"),
+        format!("at most {LIST_MAX} items"),
+        format!("copies of the last batches: {LAST_BATCHES_MAX}").split_off(27),
+        format!("it holds {PART_BYTES_MIN}"),
+        format!("the session is {SESSION}").split_off(15),
+    ];
+    for number in numbers {
+        assert!(PAGE.contains(number.trim()), "{number}");
+    }
+}
+
+#[test]
+fn the_page_s_examples_are_frames() {
+    let examples = PAGE.split(".SH \"EXAMPLES\"").nth(1).unwrap();
+    let (mut frames, mut words) = (Vec::new(), Vec::new());
+    for line in examples.lines() {
+        if let Some(hex) = line.strip_prefix("  ") {
+            let bytes: &mut Vec<u8> = frames.last_mut().unwrap();
+            bytes.extend(hex.split(' ').map(|b| u8::from_str_radix(b, 16).unwrap()));
+        } else if let Some(word) = line.strip_prefix(' ') {
+            words.push(word.split(' ').next().unwrap());
+            frames.push(Vec::new());
+        }
+    }
+    assert_eq!(words, ["HELLO", "WELCOME", "DONE"]);
+    for (word, bytes) in words.iter().zip(&frames) {
+        let frame = decode(bytes).unwrap();
+        assert_eq!(frame.message.kind().word(), *word);
+        assert_eq!(&encoded(frame.channel, &frame.message), bytes);
+    }
+}
