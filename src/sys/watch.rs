@@ -40,6 +40,19 @@ pub enum Wake {
     Interrupted,
 }
 
+/// What ended a wait that looks at descriptors too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Woke {
+    /// Something watched may have changed: look again.
+    pub changed: bool,
+    /// A signal came (see [`signals`]).
+    pub signal: bool,
+    /// There is something to read, or the other side has gone.
+    pub readable: bool,
+    /// There is room to write, or the other side has gone.
+    pub writable: bool,
+}
+
 /// One watched file or directory; forget it and it stays watched until the [`Watch`] ends or the
 /// file is gone.
 #[derive(Debug)]
@@ -159,6 +172,55 @@ impl Watch {
             true => Ok(Wake::Timeout),
             false => Ok(Wake::Changed),
         }
+    }
+
+    /// Sleeps until something watched changes, `read` can be read, `write` takes bytes, or a signal
+    /// comes; at most `timeout`.
+    ///
+    /// # Errors
+    /// What ppoll(2) answers.
+    pub fn wait_io(
+        &mut self,
+        timeout: Duration,
+        read: Option<BorrowedFd<'_>>,
+        write: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Woke> {
+        let mut woke = Woke::default();
+        if signals::stop_requested().is_some() {
+            woke.signal = true;
+            return Ok(woke);
+        }
+        let pause = match self.is_polling() {
+            false => timeout,
+            true => timeout.min(POLL_PAUSE),
+        };
+        let wanted = [
+            (self.inotify.as_ref().map(AsFd::as_fd), PollFlags::POLLIN),
+            (signals::wake_fd(), PollFlags::POLLIN),
+            (read, PollFlags::POLLIN),
+            (write, PollFlags::POLLOUT),
+        ];
+        let fds = wanted
+            .iter()
+            .filter_map(|(fd, f)| fd.map(|fd| PollFd::new(fd, *f)));
+        let mut fds: Vec<PollFd<'_>> = fds.collect();
+        let any = poll_for(&mut fds, Some(pause))? > 0;
+        let mut ready = fds.iter().map(|fd| any && woken(fd));
+        let [changed, signal, readable, writable] =
+            wanted.map(|(fd, _)| fd.is_some() && ready.next().unwrap_or(false));
+        if signal {
+            signals::drain();
+        }
+        if changed {
+            self.drain();
+        }
+        let looks = self.is_polling() && !any;
+        Ok(Woke {
+            changed: changed || looks,
+            signal,
+            readable,
+            writable,
+        })
     }
 
     /// Takes the events that woke us. What one read does not take ends the next wait at once.

@@ -74,6 +74,8 @@ pub struct Copy<L: CopyLog> {
     state: Option<State>,
     /// Where a one-way stream begins to be new.
     overlap_until: Offset,
+    /// The source has said that it is over, or was told so.
+    knows: bool,
 }
 
 impl<L: CopyLog> Copy<L> {
@@ -96,6 +98,7 @@ impl<L: CopyLog> Copy<L> {
             bytes: 0,
             state: None,
             overlap_until: Offset::ZERO,
+            knows: false,
         }
     }
 
@@ -129,6 +132,11 @@ impl<L: CopyLog> Copy<L> {
         self.state
     }
 
+    /// After an error: whether the source knows of it.
+    pub fn peer_knows(&self) -> bool {
+        self.knows
+    }
+
     /// Whether all that was to come is here.
     pub fn is_done(&self) -> bool {
         self.stage == Stage::Done
@@ -147,7 +155,10 @@ impl<L: CopyLog> Copy<L> {
     ) -> Result<()> {
         match (self.stage, message) {
             (_, Message::Beat) => {}
-            (_, Message::Refuse(r)) => return Err(refused(r)),
+            (_, Message::Refuse(r)) => {
+                self.knows = true;
+                return Err(refused(r));
+            }
             (_, Message::State(s)) => self.heard(*s)?,
             (Stage::Waiting, Message::Source(info)) => self.meet(info, out)?,
             (Stage::Asked, Message::Ask(ask)) => self.asked(ask, out)?,
@@ -193,6 +204,7 @@ impl<L: CopyLog> Copy<L> {
                     why: why.clone(),
                 }),
             );
+            self.knows = true;
             return Err(Error::data(why));
         }
         self.written = own.end;

@@ -171,8 +171,9 @@ impl CopyLog for LogCopy {
     }
 
     fn truncate(&mut self, at: Offset) -> Result<()> {
-        let why = format!("cannot cut a copy at offset {at} yet");
-        Err(Error::usage(why))
+        let why = format!("diverged from {}", self.source);
+        self.copy()?.truncate(at, &why)?;
+        Ok(())
     }
 
     fn put(&mut self, segment: Offset, bytes: &[u8], checked: &Checked) -> Result<Offset> {
@@ -183,7 +184,7 @@ impl CopyLog for LogCopy {
         self.copy()?.sync()
     }
 
-    fn forget_before(&mut self, _start: Offset) -> Result<()> {
-        Err(Error::usage("cannot forget in a copy yet"))
+    fn forget_before(&mut self, start: Offset) -> Result<()> {
+        self.copy()?.forget_before(start)
     }
 }

@@ -155,6 +155,10 @@ impl LogSource {
         let Some((_, scanner)) = &mut self.end else {
             return Ok(self.view.start());
         };
+        if tail.end < scanner.position() {
+            self.end = None; // it was cut: from the start again
+            return self.log_end();
+        }
         scanner.extend(tail.end);
         loop {
             match scanner.step() {
@@ -219,8 +223,9 @@ impl LogSource {
             let holds = segments.iter().rfind(|s| s.base() <= next).copied();
             let behind = |base: Offset| segments.iter().find(|s| s.base() > base).copied();
             let found = match (holds, left) {
-                // Read to its end already: it is the one behind it, across a gap.
-                (Some(s), Some(left)) if s.base() == left => behind(left),
+                // Read to its end already: it is the one behind it, across a gap. Unless it was
+                // replaced meanwhile by one that holds more.
+                (Some(s), Some(left)) if s.base() == left && self.is_same_file(&s)? => behind(left),
                 (Some(s), _) => Some(s),
                 (None, _) => segments.first().copied(),
             };
@@ -235,6 +240,33 @@ impl LogSource {
         }
         let why = "segments vanish faster than they can be read";
         Err(Error::data(why).at_path(self.path()))
+    }
+
+    /// Whether the segment of that name is still the file that is open.
+    fn is_same_file(&self, segment: &SegmentRef) -> Result<bool> {
+        let Some(at) = &self.at else {
+            return Ok(false);
+        };
+        let failed = |e| Error::io("cannot stat", e).at_path(self.view.path_of(segment));
+        let there = self.view.log().dir().id_of(&segment.log_name());
+        let there = there.map_err(failed)?;
+        Ok(there == Some(at.file.id().map_err(failed)?))
+    }
+
+    /// A sealed segment was read to its end. There must be nothing left of it.
+    fn check_end(&self) -> Result<()> {
+        let Some(at) = &self.at else {
+            return Ok(());
+        };
+        let mut rest = [0; HEADER_UP_TO_MAGIC];
+        let read = at.file.read_full_at(&mut rest, at.position);
+        let n = read.map_err(|e| Error::io("cannot read", e).at_path(self.path()))?;
+        let rest = rest.get(..n).unwrap_or_default();
+        match frame(rest, &self.limits) {
+            Frame::Zero => Ok(()),
+            _ if rest.iter().all(|b| *b == 0) => Ok(()),
+            _ => Err(self.damaged(at, "a batch is cut short".into(), self.next, at.position)),
+        }
     }
 
     /// Stands at the first batch of a segment that ends at `next` or above.
@@ -326,6 +358,9 @@ impl LogSource {
         let (mut taken, mut next, mut newest) = (0, self.next, TimestampMs(-1));
         let mut heads = Crc32c::default();
         while let Some(rest) = bytes.get(taken..).filter(|r| r.len() >= HEADER_UP_TO_MAGIC) {
+            if next >= upto {
+                break; // what follows is not durable, and may be anything
+            }
             let position = at.position + taken as u64;
             let size = match frame(rest, &self.limits) {
                 Frame::Entry(size) => size,
@@ -333,7 +368,10 @@ impl LogSource {
                     // Not there yet, or too large for this buffer.
                     let whole = end_of(&*at.file)?.0 >= position + size as u64;
                     let header = BatchHeader::parse(rest).ok();
-                    if !whole || header.is_some_and(|h| h.base_offset >= upto) {
+                    if header.is_some_and(|h| h.base_offset >= upto) {
+                        return Ok(Some(Read::End));
+                    }
+                    if !whole {
                         return Ok(None);
                     }
                     return match buf.len() >= RAW_BYTES_MAX {
@@ -424,9 +462,13 @@ impl SourceLog for LogSource {
         self.part = None;
         self.at = None;
         loop {
-            if let Some(Read::Gone(start)) = self.open_next()? {
-                self.next = start;
-                continue;
+            match self.open_next()? {
+                Some(Read::Gone(start)) => {
+                    self.next = start;
+                    continue;
+                }
+                Some(_) => return Ok(offset), // nothing there yet
+                None => {}
             }
             let Some(at) = &mut self.at else {
                 return Ok(offset);
@@ -443,7 +485,7 @@ impl SourceLog for LogSource {
             };
             match found {
                 Some(h) if h.base_offset >= offset || within => {
-                    self.next = h.base_offset.min(self.next);
+                    self.next = h.base_offset;
                     return Ok(h.base_offset);
                 }
                 Some(h) => {
@@ -453,18 +495,13 @@ impl SourceLog for LogSource {
                     }
                     return Ok(self.next);
                 }
-                // Nothing there in this segment: the next one, if there is one.
+                // Nothing behind the offset in this segment: what is behind the segment?
                 None => {
-                    let (base, end) =
-                        (self.at.as_ref().map(|a| a.segment.base()), self.view.tail());
-                    if end.is_none_or(|t| Some(t.segment.base()) <= base) {
-                        return Ok(offset);
-                    }
-                    if let Some(Read::End | Read::Gone(_)) = self.open_next()? {
-                        return Ok(offset);
-                    }
                     let base = self.at.as_ref().map(|a| a.segment.base());
-                    self.next = self.next.max(base.unwrap_or(offset));
+                    let is_last = |s: &SegmentRef| Some(s.base()) <= base;
+                    if self.view.segments().last().is_none_or(is_last) {
+                        return Ok(offset);
+                    }
                 }
             }
         }
@@ -497,8 +534,9 @@ impl SourceLog for LogSource {
                 at.sealed = true;
                 continue;
             }
-            if self.at.is_none() {
-                self.view.relist()?;
+            match self.at.is_none() {
+                true => self.view.relist()?,
+                false => self.check_end()?,
             }
             if let Some(read) = self.open_next()? {
                 return Ok(read);

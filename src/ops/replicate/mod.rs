@@ -12,6 +12,7 @@
 //! | [`names`] | which log a peer means |
 //! | [`outbox`], [`refusal`] | frames on their way out; errors that cross a connection |
 //! | [`local`] | both halves in one process |
+//! | [`drive`] | one connection and all its channels |
 //! | [`stream`] | one way, to be carried by hand |
 //! | [`carrier`] | bytes to and from a peer, whatever carries them |
 //!
@@ -20,10 +21,15 @@
 pub mod carrier;
 pub mod compare;
 pub mod copy;
+pub mod drive;
+#[cfg(test)]
+mod drive_tests;
 pub mod ends;
 pub mod local;
 pub mod log_copy;
 pub mod log_source;
+#[cfg(test)]
+mod log_source_tests;
 pub mod names;
 pub mod outbox;
 pub mod refusal;

@@ -111,6 +111,8 @@ pub struct Source<L: SourceLog> {
     durable: Offset,
     bytes: u64,
     notes: Vec<Note>,
+    /// The copy has said that it is over, or was told so.
+    knows: bool,
 }
 
 impl<L: SourceLog> Source<L> {
@@ -144,6 +146,7 @@ impl<L: SourceLog> Source<L> {
             durable: Offset::ZERO,
             bytes: 0,
             notes: Vec::new(),
+            knows: false,
             info,
             reach,
             options,
@@ -178,6 +181,16 @@ impl<L: SourceLog> Source<L> {
     /// Whether it has begun to send, and not ended.
     pub fn is_sending(&self) -> bool {
         matches!(self.stage, Stage::Sending)
+    }
+
+    /// Whether it goes on as the log grows.
+    pub fn follows(&self) -> bool {
+        self.options.follow && self.is_sending()
+    }
+
+    /// After an error: whether the copy knows of it.
+    pub fn peer_knows(&self) -> bool {
+        self.knows
     }
 
     /// Whether all is over.
@@ -246,6 +259,7 @@ impl<L: SourceLog> Source<L> {
 
     /// A copy that was promoted fences its source.
     fn refused(&mut self, refuse: &Refuse) -> Result<()> {
+        self.knows = true;
         let mine = self.reach.epochs.last().map_or(-1, |e| e.epoch);
         if let Some(epoch) = refuse.epoch.filter(|e| *e > mine)
             && !self.options.look
@@ -378,6 +392,7 @@ impl<L: SourceLog> Source<L> {
             why: there,
         };
         out.message(self.channel, &Message::Refuse(refuse));
+        self.knows = true;
         let why = d.words(d.source, d.copy);
         Err(Error::data(why))
     }
