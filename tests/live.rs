@@ -115,10 +115,17 @@ fn look_after(
     done
 }
 
-/// Checks the log again and again; how often.
+/// Checks the log again and again, and asks what maintenance would do; how often.
 fn watch(logs: &Logs, stop: &AtomicBool) -> usize {
     let mut done = 0;
     while !stop.load(Ordering::Relaxed) {
+        for words in [
+            &["compact", "--dry-run"][..],
+            &["retain", "--max-records", KEPT, "--exact", "--dry-run"],
+        ] {
+            let ran = logs.run(&[words, &["users-0"]].concat(), b"");
+            assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{ran:?}");
+        }
         let ran = logs.run(&["verify", "users-0"], b"");
         let is_left = |line: &&str| LEFT_BEHIND.iter().any(|why| line.contains(why));
         let other: Vec<&str> = ran.out.lines().filter(|line| !is_left(line)).collect();

@@ -48,6 +48,9 @@ use crate::sys::{Access, Dir, Host, Wait};
 /// How long a roll waits for appenders, who hold their lock for milliseconds.
 const APPEND_WAIT: Duration = Duration::from_secs(10);
 
+/// How often a look without the lock may begin anew.
+const LOOKS_MAX: usize = 16;
+
 /// How a log is to be taken.
 #[derive(Clone, Debug)]
 pub struct MaintenanceOptions {
@@ -352,6 +355,21 @@ impl Maintenance {
         names.sort_unstable();
         Ok(names)
     }
+}
+
+/// Looks at a log without its lock: again and again while a segment that was listed is gone when it is
+/// opened, because somebody replaced or deleted it.
+///
+/// # Errors
+/// Those of `look`; `NotFound` only if it stays.
+pub fn beside_others<T>(mut look: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 1..LOOKS_MAX {
+        match look() {
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            other => return other,
+        }
+    }
+    look()
 }
 
 /// Whether something was left half done in a log, for [`Maintenance::open`] to clear: told without a

@@ -27,7 +27,7 @@ use crate::format::batch::Scratch;
 use crate::format::{Limits, Offset, TimestampMs};
 use crate::log::listing::{LogDir, SegmentRef};
 use crate::log::lost::Lost;
-use crate::log::maintenance::{Maintenance, MaintenanceOptions};
+use crate::log::maintenance::{self, Maintenance, MaintenanceOptions};
 use crate::log::producers;
 use crate::log::view::View;
 use crate::ops::retain::age::Ages;
@@ -95,14 +95,16 @@ pub struct Hooks<'a> {
 /// `Data`, naming the place, for damage; else what reading meets.
 pub fn preview(host: &dyn Host, path: &Path, plan: &Plan, hooks: &mut Hooks<'_>) -> Result<Report> {
     let log = LogDir::open(host, path)?;
-    let survey = survey(host, &log, plan, hooks.pace)?;
-    let planned = planned(host, &log, plan, &survey)?;
-    let mut report = begin_report(&log, &survey)?;
-    if !has_work(plan, &survey, &planned) {
-        report.removed = 0;
-    }
-    report.replaced = planned.iter().filter(|p| p.changes).count();
-    Ok(report)
+    maintenance::beside_others(|| {
+        let survey = survey(host, &log, plan, hooks.pace)?;
+        let planned = planned(host, &log, plan, &survey)?;
+        let mut report = begin_report(&log, &survey)?;
+        if !has_work(plan, &survey, &planned) {
+            report.removed = 0;
+        }
+        report.replaced = planned.iter().filter(|p| p.changes).count();
+        Ok(report)
+    })
 }
 
 /// Compacts the log; durable on return. `None` if there was nothing to do.

@@ -47,7 +47,7 @@ use crate::log::files;
 use crate::log::keys::{self, Keys};
 use crate::log::listing::{LogDir, SegmentRef, read_small};
 use crate::log::lost::{Lost, LostFound};
-use crate::log::maintenance::{Maintenance, MaintenanceOptions};
+use crate::log::maintenance::{self, Maintenance, MaintenanceOptions};
 use crate::log::redactions::{self, Redaction};
 use crate::log::replica;
 use crate::log::rewritten::{self, Reason};
@@ -69,8 +69,6 @@ pub use search::{HEADER, Pace};
 const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
 /// Largest transaction index that is copied, in bytes: a million aborted transactions.
 const TXN_INDEX_BYTES_MAX: u64 = 34 << 20;
-/// How often a search beside others begins anew because a segment was replaced meanwhile.
-const SURVEYS_MAX: usize = 16;
 
 /// What is to go, and why.
 #[derive(Clone, Debug)]
@@ -143,25 +141,17 @@ pub fn survey(
         opened => Some(opened.map_err(|e| Error::io("cannot open .logd", e).at_path(path))?),
     };
     let entry = begin(host.as_ref(), &log, own.as_deref(), options)?;
-    let mut tries = 0;
-    loop {
-        let mut work = || -> Result<Report> {
-            let mut searcher = searcher(options, &entry, pace)?;
-            let view = View::of(log.clone())?;
-            let end = view.end(Limits::default())?;
-            let found = sweep(&log, view.segments(), &mut searcher, end)?;
-            let kept = match &own {
-                Some(own) => lost_files(own.as_ref(), &mut searcher)?,
-                None => Vec::new(),
-            };
-            Ok(found.report(kept))
+    maintenance::beside_others(|| {
+        let mut searcher = searcher(options, &entry, pace)?;
+        let view = View::of(log.clone())?;
+        let end = view.end(Limits::default())?;
+        let found = sweep(&log, view.segments(), &mut searcher, end)?;
+        let kept = match &own {
+            Some(own) => lost_files(own.as_ref(), &mut searcher)?,
+            None => Vec::new(),
         };
-        tries += 1;
-        match work() {
-            Err(e) if e.kind() == ErrorKind::NotFound && tries < SURVEYS_MAX => {}
-            other => return other,
-        }
-    }
+        Ok(found.report(kept))
+    })
 }
 
 /// Removes what is to go from the partition at `path`. Durable on return. `pace` is called with bytes

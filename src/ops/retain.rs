@@ -138,8 +138,11 @@ impl Plan {
 /// `Config` after a jump of the clock, `NotFound` for a place outside the log; else what reading
 /// meets.
 pub fn preview(host: &dyn Host, path: &Path, bounds: &Bounds) -> Result<Report> {
-    let plan = plan(host, LogDir::open(host, path)?, bounds)?;
-    Ok(report(&plan, bounds))
+    let log = LogDir::open(host, path)?;
+    maintenance::beside_others(|| {
+        let plan = plan(host, log.clone(), bounds)?;
+        Ok(report(&plan, bounds))
+    })
 }
 
 /// Removes what may go; durable on return. `None` if there was nothing to do.
