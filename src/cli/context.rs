@@ -45,6 +45,9 @@ impl When {
     }
 }
 
+/// The machine, for whoever needs it for longer than a command's context lives.
+pub type SharedHost = Arc<dyn Host>;
+
 /// One run of one command.
 pub struct Context {
     /// The machine.
@@ -275,6 +278,11 @@ impl Context {
         }
         self.message.error(error);
         self.worst = self.worst.max(error.kind().into());
+    }
+
+    /// `--skip-if-locked`: what is locked is no error.
+    pub(super) fn skips_locked(&self) -> bool {
+        self.skip_if_locked
     }
 
     /// The worst status of what was told so far.

@@ -13,9 +13,12 @@
 
 use super::exit::Exit;
 use super::remote::operand;
+use super::replicate;
+use super::replicate::serve::{self, Server};
 use super::{Context, Entry, Outcome, args, definition, entry, message};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ops::remote;
+use crate::ops::replicate::names::Served;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use std::ffi::{OsStr, OsString};
@@ -55,7 +58,12 @@ enum Asked {
 ///
 /// # Errors
 /// `Permission`, for anything else.
-pub(super) fn run(ctx: &mut Context, dir: &OsStr) -> Result<Outcome> {
+pub(super) fn run(
+    ctx: &mut Context,
+    m: &ArgMatches,
+    options: &replicate::Asked,
+    dir: &OsStr,
+) -> Result<Outcome> {
     let line = std::env::var_os(ASKED).ok_or_else(|| {
         let why = format!("{ASKED} is not set: this is the forced command of a key for sshd");
         Error::usage(why)
@@ -64,7 +72,12 @@ pub(super) fn run(ctx: &mut Context, dir: &OsStr) -> Result<Outcome> {
     let asked = asked(&line)?;
     std::env::set_current_dir(dir).map_err(|e| Error::io("cannot enter", e).at_path(dir))?;
     match asked {
-        Asked::Peer => super::peer(ctx),
+        Asked::Peer => {
+            let mut inner = Context::confined("replicate")?;
+            let receives = !args::flag(m, "read-only");
+            let server = Server::through_ssh(&inner, Served::Below, options, receives);
+            serve::stdio(&mut inner, &server)
+        }
         Asked::Read(entry, words) => {
             ctx.note(read(entry, words)?);
             Ok(Outcome::Done)

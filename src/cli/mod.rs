@@ -309,18 +309,6 @@ pub fn run(mut words: impl Iterator<Item = OsString>) -> Exit {
             end(&mut Context::new(""), |ctx| complete::complete(ctx, &words))
         }
         Some("-h" | "--help") => end(&mut Context::new("help"), help::overview),
-        Some("replicate") => {
-            let words: Vec<OsString> = words.collect();
-            match words.as_slice() {
-                [option, dir] if option == "--stdio" => {
-                    end(&mut Context::new("replicate"), |ctx| forced::run(ctx, dir))
-                }
-                _ => match entry("replicate") {
-                    Some(entry) => run_command(entry, words.into_iter()),
-                    None => end(&mut Context::new(""), |_| Err(no_such_command("replicate"))),
-                },
-            }
-        }
         Some(name) => match entry(name) {
             Some(entry) => run_command(entry, words),
             None => end(&mut Context::new(""), |_| Err(no_such_command(name))),
@@ -371,12 +359,6 @@ fn parse_and(
             },
         }
     })
-}
-
-/// Speaks the protocol of replication on stdin and stdout.
-fn peer(_ctx: &mut Context) -> Result<Outcome> {
-    let why = "this version of logd does not replicate";
-    Err(Error::new(ErrorKind::Version, why))
 }
 
 /// Does the work, flushes what it wrote, tells what failed, and gives the status.

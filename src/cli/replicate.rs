@@ -12,6 +12,7 @@ use crate::ops::append::SyncWhen;
 use crate::ops::replicate::copy::CopyOptions;
 use crate::ops::replicate::local::{self, Report, Watcher};
 use crate::ops::replicate::log_copy::LogCopy;
+use crate::ops::replicate::names::Served;
 use crate::ops::replicate::source::{Note, SourceOptions};
 use crate::ops::replicate::{dest_of, open_source, refuse_same, stream};
 use crate::ops::throttle::Throttle;
@@ -20,6 +21,7 @@ use crate::ops::words::{self, LogName};
 use crate::sys::pipe::{StreamKind, stream_kind};
 use crate::sys::signals;
 use clap::{ArgMatches, Command};
+use serve::Server;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -28,10 +30,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+mod elsewhere;
+pub(super) mod serve;
+
 const EXAMPLES: &str = "\
 Examples:
   logd replicate logs/orders backup/orders
   logd replicate -f --delete logs/orders /mnt/spare/orders
+  */5 * * * *  logd replicate --skip-if-locked ~/logs/orders backup1:logs/orders
+  logd replicate -f web1:logs/orders logs/orders
+  logd replicate -f logs/orders tcp://dr1:9440/orders --tls-cert me.pem --tls-key me.key --tls-ca ca.pem
   logd replicate logs/orders - | zstd | ssh vault 'zstd -d | logd replicate - logs/orders'";
 
 const LONG: &str = "\
@@ -48,6 +56,14 @@ offset that differs, and nothing is written; --truncate-divergent cuts it to wha
 the rest in its .logd/lost+found. In ranges that compact, redact or repair changed on either side the
 records that both still have must be equal. If SRC has removed what DEST would need next, one run
 ends (66); with -f, or --clamp, the gap is told and the copy goes on behind it.
+
+HOST:LOG is reached through ssh, which runs logd there; tcp://HOST:PORT/NAME is a logd that listens. A
+connection that breaks is made anew, and the copy goes on where it is. Exit 69 is for a host that could
+not be reached for as long as --retry-for says.
+
+--listen ADDR LOG... takes connections and receives into each LOG, which peers call by its last path
+part; --read-only serves them to those who pull instead. Beyond this machine both sides show certificates
+that --tls-ca has signed. --stdio DIR is for authorized_keys: command=\"logd replicate --stdio DIR\",restrict.
 
 - is a stream to be carried by hand: logd replicate SRC - writes it, logd replicate - DEST reads it,
 compares what overlaps with what DEST has, and appends the rest.";
@@ -70,24 +86,44 @@ pub fn command() -> Command {
         .arg(args::sync())
         .arg(args::rate())
         .arg(args::partition())
+        .args(elsewhere::options_of())
+        .arg(args::option(
+            "listen",
+            "ADDR",
+            "Take connections there, and receive into the LOGs named; beyond this machine only with --tls-cert",
+        ))
+        .arg(
+            args::switch("read-only", "With --listen or --stdio: serve those who pull, and nobody else"),
+        )
+        .arg(
+            args::option(
+                "stdio",
+                "DIR",
+                "The forced command of an ssh key: serve replicate and the reading commands below DIR",
+            )
+            .value_parser(clap::value_parser!(std::ffi::OsString))
+            .conflicts_with("listen"),
+        )
+        .arg(args::switch("peer", "For another logd").hide(true))
         .args(args::waiting())
         .arg(args::allow_network_fs())
         .arg(args::json())
         .arg(
             args::operand("src", "SRC")
-                .required(true)
-                .help("The log to copy, or -"),
+                .required_unless_present_any(["stdio", "peer"])
+                .help("The log to copy: a LOG, HOST:LOG, tcp://HOST:PORT/NAME, or -"),
         )
         .arg(
             args::operand("dest", "DEST")
-                .required(true)
-                .help("The copy, or -"),
+                .required_unless_present_any(["listen", "stdio", "peer"])
+                .help("The copy: a LOG, HOST:LOG, tcp://HOST:PORT/NAME, or -"),
         )
+        .arg(args::operand("more", "LOG").num_args(0..).hide(true))
         .after_help(EXAMPLES)
 }
 
 /// What the options say.
-struct Asked {
+pub(super) struct Asked {
     source: SourceOptions,
     copy: CopyOptions,
     open: OpenOptions,
@@ -98,6 +134,22 @@ struct Asked {
 /// Replicates.
 pub fn run(ctx: &mut Context, m: &ArgMatches) -> Result<Outcome> {
     let asked = asked(ctx, m)?;
+    if let Some(dir) = args::os(m, "stdio") {
+        let dir = dir.to_owned();
+        return super::forced::run(ctx, m, &asked, &dir);
+    }
+    if args::flag(m, "peer") {
+        let served = Served::Anything(ctx.base.clone());
+        let server = Server::through_ssh(ctx, served, &asked, true);
+        return serve::stdio(ctx, &server);
+    }
+    if let Some(at) = args::text(m, "listen") {
+        signals::install().map_err(|e| Error::io("cannot handle signals", e))?;
+        return serve::listen(ctx, m, &asked, at);
+    }
+    if args::os(m, "more").is_some() {
+        return Err(Error::usage("one operand too many").hint("logd replicate --help"));
+    }
     let (src, dest) = (
         args::os(m, "src").unwrap_or_default().to_owned(),
         args::os(m, "dest").unwrap_or_default().to_owned(),
@@ -110,8 +162,10 @@ pub fn run(ctx: &mut Context, m: &ArgMatches) -> Result<Outcome> {
         (LogName::Stdio, LogName::Stdio) => {
             Err(Error::usage("-: a stream into a stream is what cat is for"))
         }
+        (LogName::Local(_), elsewhere) => elsewhere::push(ctx, m, &asked, &src, elsewhere),
+        (elsewhere, LogName::Local(_)) => elsewhere::pull(ctx, m, &asked, elsewhere, &dest),
         _ => Err(Error::usage(
-            "logs on other machines are not replicated by this version",
+            "one of the two logs has to be on this machine",
         )),
     }
 }
@@ -120,7 +174,7 @@ fn asked(ctx: &Context, m: &ArgMatches) -> Result<Asked> {
     let limits = Limits::default();
     let sync = match args::word(m, "sync", sync_when)? {
         Some(sync) => sync,
-        None => SyncWhen::Every(Duration::from_secs(1)),
+        None => serve::SYNC,
     };
     Ok(Asked {
         source: SourceOptions {

@@ -155,6 +155,14 @@ pub fn local_word(path: &OsStr) -> OsString {
     }
 }
 
+const NO_LOGD: &str = "no logd there";
+const NO_RUN: &str = "the logd there cannot be run";
+
+/// Whether another try would end the same way.
+pub fn is_final(e: &Error) -> bool {
+    [NO_LOGD, NO_RUN].contains(&e.what())
+}
+
 /// What a command that ran on `host` ended with: the exit status of the logd there, or the error that
 /// there was none. `code` is that of ssh, `None` if a signal ended it.
 ///
@@ -164,10 +172,10 @@ pub fn status(host: &str, code: Option<i32>) -> Result<u8> {
     let unreachable = |what: &str| Error::new(ErrorKind::Unreachable, what).at_path(host);
     let path = "PATH of a command there";
     match code {
-        Some(127) => Err(unreachable("no logd there").hint(format!(
+        Some(127) => Err(unreachable(NO_LOGD).hint(format!(
             "install logd on {host} where ssh finds it:  ssh {host} 'echo $PATH'"
         ))),
-        Some(126) => Err(unreachable("the logd there cannot be run").hint(format!(
+        Some(126) => Err(unreachable(NO_RUN).hint(format!(
             "ssh {host} 'command -v logd'            (the {path})"
         ))),
         Some(255) | None => {

@@ -125,6 +125,19 @@ impl Sshd {
         self.ssh_with(name)
     }
 
+    /// The processes of sshd that serve somebody.
+    pub fn sessions(&self) -> Vec<u32> {
+        let children = |pid: u32| -> Vec<u32> {
+            let file = format!("/proc/{pid}/task/{pid}/children");
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            text.split_whitespace()
+                .filter_map(|p| p.parse().ok())
+                .collect()
+        };
+        let sshd = children(self.keeper.id());
+        sshd.into_iter().flat_map(children).collect()
+    }
+
     /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port

@@ -87,7 +87,11 @@ impl Drop for SshCarrier {
 
 impl Carrier for SshCarrier {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.pipe.read(buf)
+        match self.pipe.read(buf)? {
+            // An end is one only if ssh says so: it ends the same way when the connection is lost.
+            0 if !buf.is_empty() && !self.ended => self.close().map(|()| 0),
+            n => Ok(n),
+        }
     }
 
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
