@@ -76,6 +76,8 @@ pub struct Copy<L: CopyLog> {
     overlap_until: Offset,
     /// The source has said that it is over, or was told so.
     knows: bool,
+    /// What arrived was not what a sound source sends.
+    damaged: bool,
 }
 
 impl<L: CopyLog> Copy<L> {
@@ -99,6 +101,7 @@ impl<L: CopyLog> Copy<L> {
             state: None,
             overlap_until: Offset::ZERO,
             knows: false,
+            damaged: false,
         }
     }
 
@@ -135,6 +138,11 @@ impl<L: CopyLog> Copy<L> {
     /// After an error: whether the source knows of it.
     pub fn peer_knows(&self) -> bool {
         self.knows
+    }
+
+    /// After an error: whether batches arrived damaged. It was the way, or the source.
+    pub fn arrived_damaged(&self) -> bool {
+        self.damaged
     }
 
     /// Whether all that was to come is here.
@@ -279,7 +287,9 @@ impl<L: CopyLog> Copy<L> {
         }
         let goes_on = data.flags & FLAG_PART != 0;
         let begun = !self.parts.is_empty();
-        check_heads(data, begun, &self.options.limits)?;
+        let heads = check_heads(data, begun, &self.options.limits);
+        self.damaged |= heads.is_err();
+        heads?;
         self.bytes += data.raw.len() as u64;
         self.unacked_bytes += data.raw.len();
         if goes_on || begun {
@@ -321,7 +331,11 @@ impl<L: CopyLog> Copy<L> {
         }
         let checked = match checked {
             Some(checked) => checked,
-            None => L::check(raw, &self.options.limits)?,
+            None => {
+                let checked = L::check(raw, &self.options.limits);
+                self.damaged |= checked.is_err();
+                checked?
+            }
         };
         self.written = self.log.put(segment, raw, &checked)?;
         if let SyncWhen::Every(every) = self.options.sync {

@@ -328,9 +328,13 @@ impl Connection<'_> {
         let Some(state) = self.channels.remove(&channel) else {
             return;
         };
-        let knows = match &state.channel {
-            Channel::Source(source) => source.peer_knows(),
-            Channel::Copy(copy) => copy.peer_knows(),
+        let (knows, e) = match &state.channel {
+            Channel::Source(source) => (source.peer_knows(), e),
+            Channel::Copy(copy) if copy.arrived_damaged() => {
+                let why = format!("batches arrived damaged: {}", e.what());
+                (false, lost(why).at_offset(copy.written().0))
+            }
+            Channel::Copy(copy) => (copy.peer_knows(), e),
         };
         if !knows {
             let refuse = Message::Refuse(refuse(&e));

@@ -33,12 +33,23 @@ struct Cut {
     socket: UnixStream,
     read: usize,
     write: usize,
+    /// Which byte that is read has a bit flipped.
+    flip: Option<usize>,
 }
 
 impl Carrier for Cut {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(&mut buf[..self.read.min(777)])?;
+        let max = self.read.min(777).min(buf.len());
+        let n = self.inner.read(&mut buf[..max])?;
         self.read -= n;
+        match self.flip {
+            Some(at) if at < n => {
+                buf[at] ^= 0x10;
+                self.flip = None;
+            }
+            Some(at) => self.flip = Some(at - n),
+            None => {}
+        }
         Ok(n)
     }
 
@@ -186,6 +197,7 @@ fn connect(log: &TestLog, dir: &Path, pull: bool, down: usize, up: usize) -> [Re
             socket,
             read,
             write,
+            flip: None,
         })
     };
     // `down` bounds what flows from source to copy.
@@ -199,6 +211,16 @@ fn connect(log: &TestLog, dir: &Path, pull: bool, down: usize, up: usize) -> [Re
             cut(b, "here", usize::MAX, up),
         ),
     };
+    run(log, dir, pull, here, there)
+}
+
+fn run(
+    log: &TestLog,
+    dir: &Path,
+    pull: bool,
+    here: Box<Cut>,
+    there: Box<Cut>,
+) -> [Result<Outcome>; 2] {
     let path = dir.join("b-3");
     std::thread::scope(|scope| {
         let server = scope.spawn(move || {
@@ -278,6 +300,42 @@ proptest! {
             let (number, report) = outcome.reports[0];
             prop_assert_eq!((number, report.end, report.durable), (3, Offset(180), Offset(180)));
         }
+        prop_assert_eq!(segments(&dir.path().join("b-3")), source);
+    }
+
+    /// A bit that flips on the way is told as something worth another try, or does no harm.
+    #[test]
+    fn a_flipped_bit_is_worth_another_try(at in 0usize..12_000, to_copy: bool) {
+        let log = sample(20);
+        let source = segments(&log.path());
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = UnixStream::pair().unwrap();
+        let cut = |stream: UnixStream, peer, flip| {
+            let socket = stream.try_clone().unwrap();
+            let (read, write) = (usize::MAX, usize::MAX);
+            let inner = pipe(stream, peer);
+            Box::new(Cut { inner, socket, read, write, flip })
+        };
+        let here = cut(a, "there", (!to_copy).then_some(at % 900));
+        let there = cut(b, "here", to_copy.then_some(at));
+        let ended = run(&log, dir.path(), false, here, there);
+        let copy = segments(&dir.path().join("b-3"));
+        prop_assert!(is_prefix(&copy, &source));
+        for side in ended {
+            let errors: Vec<_> = match side {
+                Ok(outcome) => outcome.errors.into_iter().map(|(_, e)| e).collect(),
+                Err(e) => vec![e],
+            };
+            for e in errors {
+                let again = [ErrorKind::Unreachable, ErrorKind::Version, ErrorKind::Data];
+                prop_assert!(again.contains(&e.kind()), "{:?}", e);
+                // What the batches' own bytes were damaged in is never fatal.
+                let fatal = e.kind() == ErrorKind::Data && !e.to_string().contains("protocol");
+                prop_assert!(!fatal, "{:?}", e);
+            }
+        }
+        let again = connect(&log, dir.path(), false, usize::MAX, usize::MAX);
+        prop_assert!(again.iter().all(Result::is_ok), "{:?}", again);
         prop_assert_eq!(segments(&dir.path().join("b-3")), source);
     }
 

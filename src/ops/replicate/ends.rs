@@ -105,6 +105,14 @@ pub trait SourceLog {
     /// That cannot be written.
     fn fence(&mut self, epoch: i32) -> Result<()>;
 
+    /// Whether the batch that holds an offset is sound here: what arrived of it was not.
+    ///
+    /// # Errors
+    /// `Data`, with the place, if it is not.
+    fn prove(&mut self, _offset: Offset) -> Result<()> {
+        Ok(())
+    }
+
     /// Takes note of how far the copy is durable, for who waits for that.
     ///
     /// # Errors

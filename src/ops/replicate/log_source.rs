@@ -558,6 +558,16 @@ impl SourceLog for LogSource {
         records_in(&mut self.view, offsets, &self.limits)
     }
 
+    fn prove(&mut self, offset: Offset) -> Result<()> {
+        // Reading records checks the batch.
+        compare::records(
+            &mut self.view,
+            offset..offset.next(),
+            &self.limits,
+            &mut |_| ControlFlow::Break(()),
+        )
+    }
+
     fn fence(&mut self, epoch: i32) -> Result<()> {
         let dir = Arc::clone(self.view.log().dir());
         let own = place::open_logd_dir(dir.as_ref())?;

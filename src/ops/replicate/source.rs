@@ -21,6 +21,9 @@ use crate::format::{Offset, TimestampMs};
 
 /// Bytes that may be on their way: sent, and not known to be written.
 pub const WINDOW_BYTES: usize = 64 << 20;
+/// Status of a refusal because batches arrived damaged, with the offset: worth another try, unless it is
+/// the source that is damaged.
+const ARRIVED_DAMAGED: u8 = 69;
 /// Bytes of batches in a frame, unless one batch is larger.
 pub const FRAME_BYTES: usize = 512 << 10;
 
@@ -265,6 +268,9 @@ impl<L: SourceLog> Source<L> {
             && !self.options.look
         {
             self.log.fence(epoch)?;
+        }
+        if let Some(offset) = refuse.offset.filter(|_| refuse.status == ARRIVED_DAMAGED) {
+            self.log.prove(offset)?;
         }
         Err(refused(refuse))
     }
