@@ -346,6 +346,19 @@ impl LogSource {
         }))
     }
 
+    /// A batch larger than the buffer: all of it, once there is room, or its first part. `None` while
+    /// the file does not hold it.
+    fn read_large(&mut self, buf: &mut [u8], size: usize, position: u64) -> Result<Option<Read>> {
+        let len = self.at.as_ref().map(|at| end_of(&*at.file)).transpose()?;
+        if len.is_none_or(|len| len.0 < position + size as u64) {
+            return Ok(None);
+        }
+        match buf.len() >= RAW_BYTES_MAX {
+            true => self.read_part(buf, size, 0).map(Some),
+            false => Ok(Some(Read::Larger(size))),
+        }
+    }
+
     /// Whole batches from where it stands; `None` where the segment has no more.
     fn read_here(&mut self, buf: &mut [u8], upto: Offset) -> Result<Option<Read>> {
         let Some(at) = &self.at else {
@@ -365,19 +378,11 @@ impl LogSource {
             let size = match frame(rest, &self.limits) {
                 Frame::Entry(size) => size,
                 Frame::NeedMore(size) if taken == 0 && size > buf.len() => {
-                    // Not there yet, or too large for this buffer.
-                    let whole = end_of(&*at.file)?.0 >= position + size as u64;
                     let header = BatchHeader::parse(rest).ok();
                     if header.is_some_and(|h| h.base_offset >= upto) {
                         return Ok(Some(Read::End));
                     }
-                    if !whole {
-                        return Ok(None);
-                    }
-                    return match buf.len() >= RAW_BYTES_MAX {
-                        true => self.read_part(buf, size, 0).map(Some),
-                        false => Ok(Some(Read::Larger(size))),
-                    };
+                    return self.read_large(buf, size, position);
                 }
                 Frame::NeedMore(_) | Frame::Zero => break,
                 Frame::Bad(d) => {
