@@ -267,6 +267,17 @@ pub fn stamp(batch: &mut [u8], base_offset: Offset, leader_epoch: i32) {
     put(batch, EPOCH_AT, &leader_epoch.to_be_bytes());
 }
 
+/// A batch without records that carries an offset.
+pub fn empty_batch(offset: Offset, leader_epoch: i32) -> Vec<u8> {
+    let (mut bytes, _) = BatchBuilder::begin(Vec::new()).seal(&Seal::default());
+    stamp(&mut bytes, offset, leader_epoch);
+    // One without records leaves it below 0.
+    put(&mut bytes, LAST_OFFSET_DELTA_AT, &0i32.to_be_bytes());
+    let crc = crc32c::crc32c(bytes.get(ATTRIBUTES_AT..).unwrap_or_default());
+    put(&mut bytes, CRC_AT, &crc.to_be_bytes());
+    bytes
+}
+
 /// Makes a sound magic 2 batch one of no producer and no transaction, for another log: its producer
 /// fields and transactional bit go, and the checksum is computed again. Records are untouched.
 pub fn detach(batch: &mut [u8]) {

@@ -53,6 +53,7 @@ use crate::log::{epoch, files, id, make, replica};
 use crate::segment::active::{Noted, RELATIVE_OFFSET_MAX, RollLimits};
 use crate::sys::{Dir, File, Host, Wait};
 
+mod redact;
 mod trim;
 
 /// How many of its last batches a copy is known by.
@@ -145,6 +146,8 @@ pub struct Copy {
     txn_file: Option<TxnFile>,
     /// Entries of it that could not be written yet.
     unwritten: Vec<TxnEntry>,
+    /// A range whose batches are being swapped.
+    rewriting: Option<redact::Rewriting>,
     /// Log end, as of the last look.
     end: Offset,
 }
@@ -243,8 +246,10 @@ impl Copy {
             txns: None,
             txn_file: None,
             unwritten: Vec::new(),
+            rewriting: None,
             end: Offset::ZERO,
         };
+        copy.finish_moves()?;
         copy.settle()?;
         copy.drop_empty_first()?;
         copy.note_txn_files()?;

@@ -663,3 +663,104 @@ proptest! {
         prop_assert!(found.is_empty(), "{:#?}", found);
     }
 }
+
+/// The batches of a segment that begin in the range.
+fn in_range(segments: &Segments, range: &std::ops::Range<i64>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (base, bytes) in segments {
+        for pair in cuts(*base, bytes).windows(2) {
+            let piece = &bytes[pair[0]..pair[1]];
+            let first = Copy::check(piece, &Limits::default()).unwrap().first();
+            if range.contains(&first.unwrap().0) {
+                out.extend_from_slice(piece);
+            }
+        }
+    }
+    out
+}
+
+/// The source changed some of its batches; the copy gets them and is what the source is.
+#[test]
+fn rewritten_batches_of_the_source_are_swapped_in() {
+    let roll = |n: usize| Plan {
+        roll: Some(0),
+        ..plain(n, 0)
+    };
+    let kinds = [
+        plain(5, 0),
+        plain(5, 0),
+        roll(5),
+        plain(5, 0),
+        roll(5),
+        plain(5, 0),
+    ];
+    let before = build(&kinds, 0);
+    let changed = kinds.clone().map(|p| Plan { time: 777, ..p });
+    let changed = build(&changed, 0);
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("x-0");
+    let mut copy = open(&path);
+    put_all(&mut copy, &before, Offset::ZERO);
+    copy.sync().unwrap();
+    let entry = crate::log::redactions::Redaction {
+        id: "0011223344556677".to_string(),
+        user: "ann".to_string(),
+        uid: 1,
+        reason: "asked for".to_string(),
+        criteria: crate::log::redactions::Criteria::default(),
+        offsets: Vec::new(),
+        records: 2,
+        outside: 0,
+        started_ms: 1,
+        finished_ms: Some(2),
+    };
+    let json = entry.to_json();
+    let entry_back = crate::log::redactions::Redaction::from_json(json.as_bytes());
+    assert_eq!(entry_back.as_ref(), Some(&entry));
+    copy.begin_redaction(&entry).unwrap();
+    assert_eq!(copy.state().unwrap().redactions[0].finished_ms, None);
+    // From the end of the first segment into the active one, and beyond what the copy has.
+    copy.begin_rewrite(Offset(5)..Offset(1000), &entry.id)
+        .unwrap();
+    let bytes = in_range(&changed, &(5..1000));
+    let half = cuts(0, &bytes)[2];
+    copy.put_rewritten(&bytes[..half]).unwrap();
+    copy.put_rewritten(&bytes[half..]).unwrap();
+    copy.put_rewritten(&in_range(&build(&[plain(5, 0)], 30), &(30..31)))
+        .unwrap();
+    copy.end_rewrite().unwrap();
+    copy.finish_redaction(&entry).unwrap();
+    let state = copy.state().unwrap();
+    assert_eq!((state.end, &state.redactions), (Offset(30), &vec![entry]));
+    let all: Vec<u8> = logs(&path).into_values().flatten().collect();
+    let wanted = [in_range(&before, &(0..5)), in_range(&changed, &(5..30))].concat();
+    assert!(all == wanted);
+    let noted: Vec<_> = state.rewritten.iter().map(|r| r.offsets.clone()).collect();
+    assert_eq!(noted, [Offset(5)..Offset(30)]);
+    // What the source has no more goes too, the last offset stays.
+    copy.begin_rewrite(Offset(10)..Offset(20), "id").unwrap();
+    copy.put_rewritten(&in_range(&changed, &(10..15))).unwrap();
+    copy.end_rewrite().unwrap();
+    let left: Vec<u8> = logs(&path).into_values().nth(1).unwrap();
+    assert_eq!(
+        Copy::check(&left, &Limits::default()).unwrap().end(),
+        Some(Offset(20))
+    );
+    assert_eq!(Copy::check(&left, &Limits::default()).unwrap().batches(), 2);
+    // What sticks out is refused, and nothing is changed.
+    let was = logs(&path);
+    copy.begin_rewrite(Offset(0)..Offset(7), "id").unwrap();
+    assert!(copy.put_rewritten(&in_range(&changed, &(5..6))).is_err());
+    copy.begin_rewrite(Offset(3)..Offset(10), "id").unwrap();
+    copy.put_rewritten(&in_range(&changed, &(5..6))).unwrap();
+    assert!(copy.end_rewrite().is_err());
+    assert_eq!(logs(&path), was);
+    put_all(&mut copy, &build(&[plain(5, 0)], 30), Offset::ZERO);
+    copy.sync().unwrap();
+    copy.close().unwrap();
+    let found = crate::ops::verify::tests::findings(&path);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[path = "copy_sweep_tests.rs"]
+mod sweep;

@@ -126,6 +126,18 @@ pub fn put(logd_dir: &dyn Dir, entry: &Redaction) -> Result<()> {
     })
 }
 
+impl Redaction {
+    /// The entry as one line of JSON.
+    pub fn to_json(&self) -> String {
+        render(self).to_string()
+    }
+
+    /// An entry from its JSON; `None` for anything else.
+    pub fn from_json(line: &[u8]) -> Option<Redaction> {
+        parse(&serde_json::from_slice(line).ok()?)
+    }
+}
+
 fn render(r: &Redaction) -> Value {
     let c = &r.criteria;
     json!({

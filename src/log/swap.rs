@@ -27,13 +27,15 @@ use crate::format::batch::BatchHeader;
 use crate::format::index::{self, Entry, OffsetEntry, TimeEntry, TxnEntry};
 use crate::format::names::{self, FileName, Kind, State, file_name};
 use crate::format::{Limits, Offset};
-use crate::log::listing::SegmentRef;
+use crate::log::listing::{LogDir, SegmentRef, read_small};
 use crate::log::maintenance::Maintenance;
 use crate::log::state::unlink_if_there;
 use crate::segment::active::{ActiveSegment, INDEX_BYTES_MAX, Noted, Tally};
 use crate::segment::scan::{Scanner, Span, Step, Tail};
 use crate::sys::{Dir, File};
 
+/// Largest transaction index that is copied, in bytes: a million aborted transactions.
+const TXN_INDEX_BYTES_MAX: u64 = 34 << 20;
 /// Bytes gathered before they are written.
 const WRITE_BYTES: usize = 1 << 20;
 
@@ -120,6 +122,22 @@ impl Output {
     /// Adds an aborted transaction whose marker was put in.
     pub fn add_txn(&mut self, entry: TxnEntry) {
         self.txns.get_or_insert_default().push(entry);
+    }
+
+    /// Takes over the transaction index of the segment that it will replace: markers and offsets stay.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn keep_txns(&mut self, log: &LogDir, segment: &SegmentRef) -> Result<()> {
+        let name = segment.index_name(Kind::TxnIndex);
+        let Some(file) = log.open_optional(&name)? else {
+            return Ok(());
+        };
+        let bytes = read_small(&*file, TXN_INDEX_BYTES_MAX);
+        let bytes = bytes.map_err(|e| e.at_path(log.path_of(&name)))?;
+        self.want_txn_index();
+        index::entries::<TxnEntry>(&bytes).for_each(|e| self.add_txn(e));
+        Ok(())
     }
 
     /// Base offset in its name.

@@ -5,8 +5,8 @@
 //! transaction adds an entry to the index of the segment it is in.
 //!
 //! Readers of ours never ask this index, but a broker believes it. So an entry is written after its
-//! marker and before the end hint, and synced before D passes the marker; and recovery, when it meets
-//! a marker that the hint does not know of, has the index made anew ([`mend`]).
+//! marker and before the end hint, and synced before D passes the marker; and recovery has the index
+//! made anew ([`mend`]) when it meets a marker that the hint does not know of, and after a power cut.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -156,6 +156,24 @@ impl TxnFile {
         self.len += bytes.len() as u64;
         Ok(())
     }
+}
+
+/// Whether a segment from the one that holds `from` on has a transaction index with anything in it.
+///
+/// # Errors
+/// What the system answers.
+pub fn any_from(log: &LogDir, from: Offset) -> Result<bool> {
+    let segments = log.segments()?;
+    let first = segments.partition_point(|s| s.base() <= from);
+    for segment in segments.iter().skip(first.saturating_sub(1)) {
+        let name = segment.index_name(Kind::TxnIndex);
+        let meta = log.dir().stat(&name);
+        let meta = meta.map_err(|e| Error::io("cannot stat", e).at_path(log.path_of(&name)))?;
+        if meta.is_some_and(|m| m.len > 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Makes the transaction indexes of the segments from the one that holds `from` on say what the log

@@ -396,8 +396,11 @@ impl Writer {
         let takes_over = end.durable.is_some_and(|d| recovery.flushed > Some(d));
         self.lost.extend(recovered.lost);
         let next = recovered.active.tally().next_offset;
-        if has_markers {
-            self.mend_txns(end.durable.unwrap_or(recovered.active.base()))?;
+        let unsettled = end.durable.unwrap_or(recovered.active.base());
+        // After a power cut anything may stand in an index that was not synced.
+        let is_known = end.hint.is_some_and(|h| h.is_of(self.host.boot_id()));
+        if has_markers || (!is_known && txns::any_from(&self.log, unsettled)?) {
+            self.mend_txns(unsettled)?;
         }
         let state = WriteState {
             epoch: self.current_epoch(next)?,

@@ -40,12 +40,10 @@ use super::select::Selection;
 use super::span;
 use super::words::{self, Field};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::index::{self, TxnEntry};
-use crate::format::names::Kind;
 use crate::format::{Limits, Offset};
 use crate::log::files;
 use crate::log::keys::{self, Keys};
-use crate::log::listing::{LogDir, SegmentRef, read_small};
+use crate::log::listing::{LogDir, SegmentRef};
 use crate::log::lost::{Lost, LostFound};
 use crate::log::maintenance::{self, Maintenance, MaintenanceOptions};
 use crate::log::redactions::{self, Redaction};
@@ -67,8 +65,6 @@ pub use search::{HEADER, Pace};
 
 /// Positions in an index have 31 bits.
 const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
-/// Largest transaction index that is copied, in bytes: a million aborted transactions.
-const TXN_INDEX_BYTES_MAX: u64 = 34 << 20;
 
 /// What is to go, and why.
 #[derive(Clone, Debug)]
@@ -503,7 +499,7 @@ fn vouches(m: &Maintenance, keys: &Keys, segment: &SegmentRef, name: &str) -> bo
 /// Replaces a sealed segment by one without what is to go.
 fn rewrite(m: &Maintenance, searcher: &mut Searcher<'_>, segment: &SegmentRef) -> Result<()> {
     let mut out = Output::begin(m, segment.base())?;
-    copy_txns(m.log(), segment, &mut out)?;
+    out.keep_txns(m.log(), segment)?;
     let mut changed: Option<Range<Offset>> = None;
     let mut bytes = Vec::new();
     search::each_batch(m.log(), segment, Offset::MAX, &mut |batch, at| {
@@ -541,19 +537,4 @@ fn grown(offset: Offset) -> Error {
     Error::data(why)
         .at_offset(offset.0)
         .hint("--drop adds none")
-}
-
-/// The transaction index goes along: markers and offsets stay what they are.
-fn copy_txns(log: &LogDir, segment: &SegmentRef, out: &mut Output) -> Result<()> {
-    let name = segment.index_name(Kind::TxnIndex);
-    let Some(file) = log.open_optional(&name)? else {
-        return Ok(());
-    };
-    let bytes =
-        read_small(&*file, TXN_INDEX_BYTES_MAX).map_err(|e| e.at_path(log.path_of(&name)))?;
-    out.want_txn_index();
-    for entry in index::entries::<TxnEntry>(&bytes) {
-        out.add_txn(entry);
-    }
-    Ok(())
 }

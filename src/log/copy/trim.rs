@@ -11,9 +11,12 @@ use std::time::Duration;
 use super::Copy;
 use crate::error::Result;
 use crate::format::Offset;
+use crate::format::names::Kind;
+use crate::log::files;
 use crate::log::listing::SegmentRef;
 use crate::log::lost::Lost;
 use crate::log::maintenance::{Maintenance, MaintenanceOptions};
+use crate::log::state::unlink_if_there;
 use crate::log::{producers, swap};
 
 /// How long to wait for maintenance that is at work.
@@ -48,6 +51,39 @@ impl Copy {
         let lost = lost?;
         self.end = next;
         Ok(lost)
+    }
+
+    /// A power cut in the middle of a cut may leave a segment under both of its names, and a file of two
+    /// names is not written to: it belongs to lost+found.
+    pub(super) fn finish_moves(&self) -> Result<()> {
+        let (log, own) = (self.writer.log(), self.writer.logd_dir());
+        let fail = |e| self.error("cannot finish an interrupted cut", e);
+        let kept = match own.open_dir(files::LOST_FOUND) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            opened => opened.map_err(fail)?,
+        };
+        let names = kept.list().map_err(fail)?;
+        for segment in log.segments()?.iter().rev() {
+            let meta = log.dir().stat(&segment.log_name()).map_err(fail)?;
+            let Some(meta) = meta.filter(|m| m.nlink > 1) else {
+                continue;
+            };
+            let same = |n: &String| kept.id_of(n).is_ok_and(|id| id == Some(meta.id));
+            if !names.iter().any(same) {
+                continue;
+            }
+            for kind in [
+                Kind::OffsetIndex,
+                Kind::TimeIndex,
+                Kind::TxnIndex,
+                Kind::Snapshot,
+                Kind::Log,
+            ] {
+                unlink_if_there(log.dir().as_ref(), &segment.index_name(kind)).map_err(fail)?;
+            }
+            log.dir().sync().map_err(fail)?;
+        }
+        Ok(())
     }
 
     /// Removes the whole segments below `start`, the source's log start, as retention does. A copy that

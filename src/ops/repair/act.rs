@@ -4,9 +4,8 @@ use super::derived;
 use super::plan::{Looked, Plan, Rewrite, Tail, make};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Batch;
-use crate::format::builder::{BatchBuilder, Seal, stamp};
+use crate::format::builder::empty_batch;
 use crate::format::checkpoint::render_epochs;
-use crate::format::crc32c::crc32c;
 use crate::format::index::{Entry, TxnEntry};
 use crate::format::names::{FileName, Kind, LEADER_EPOCH_CHECKPOINT, State, file_name};
 use crate::format::{Limits, Offset, Position};
@@ -458,21 +457,4 @@ impl Act<'_> {
         }
         Ok(())
     }
-}
-
-/// A batch without records that carries an offset.
-fn empty_batch(offset: Offset, epoch: i32) -> Vec<u8> {
-    /// Last offset delta, which one without records leaves below 0, and the checksum's place.
-    const DELTA: std::ops::Range<usize> = 23..27;
-    const CRC: std::ops::Range<usize> = 17..21;
-    let (mut bytes, _) = BatchBuilder::begin(Vec::new()).seal(&Seal::default());
-    stamp(&mut bytes, offset, epoch);
-    if let Some(delta) = bytes.get_mut(DELTA) {
-        delta.copy_from_slice(&0i32.to_be_bytes());
-    }
-    let crc = crc32c(bytes.get(CRC.end..).unwrap_or_default());
-    if let Some(place) = bytes.get_mut(CRC) {
-        place.copy_from_slice(&crc.to_be_bytes());
-    }
-    bytes
 }
