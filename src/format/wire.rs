@@ -91,8 +91,12 @@ pub mod options {
     pub const SYNC_NEVER: u32 = 1 << 5;
     /// A range that begins before the log does begins where the log does.
     pub const CLAMP: u32 = 1 << 6;
+    /// The copy is synced whenever nothing more waits to be received.
+    pub const SYNC_BATCH: u32 = 1 << 7;
+    /// The copy is synced at the end only.
+    pub const SYNC_EXIT: u32 = 1 << 8;
     /// All that have a meaning.
-    pub const ALL: u32 = (1 << 7) - 1;
+    pub const ALL: u32 = (1 << 9) - 1;
 }
 
 /// What the initiator of a connection is.

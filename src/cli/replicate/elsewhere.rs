@@ -109,6 +109,8 @@ impl<'a> Way<'a> {
             (asked.copy.delete, options::DELETE),
             (asked.copy.truncate, options::TRUNCATE),
             (asked.copy.sync == SyncWhen::Never, options::SYNC_NEVER),
+            (asked.copy.sync == SyncWhen::Batch, options::SYNC_BATCH),
+            (asked.copy.sync == SyncWhen::Exit, options::SYNC_EXIT),
             (asked.source.clamp, options::CLAMP),
         ];
         let bits = bits.iter().filter(|(on, _)| *on);

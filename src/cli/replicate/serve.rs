@@ -163,9 +163,12 @@ impl Serves for Session<'_> {
         let number = i32::try_from(number).unwrap_or(i32::MAX);
         let alone = hello.partitions.len() == 1;
         let to = dest_of(server.host.as_ref(), &dest, number, alone)?;
-        let sync = match Session::has(hello, options::SYNC_NEVER) {
-            true => SyncWhen::Never,
-            false => server.sync,
+        // A peer may ask for more care than this side takes by itself, and for less.
+        let sync = match server.sync {
+            _ if Session::has(hello, options::SYNC_NEVER) => SyncWhen::Never,
+            _ if Session::has(hello, options::SYNC_BATCH) => SyncWhen::Batch,
+            SyncWhen::Every(_) if Session::has(hello, options::SYNC_EXIT) => SyncWhen::Exit,
+            sync => sync,
         };
         let options = CopyOptions {
             sync,
@@ -174,7 +177,11 @@ impl Serves for Session<'_> {
             one_way: false,
             limits: server.limits,
         };
-        let log = LogCopy::new(&server.host, &to, server.open.clone(), &self.peer);
+        let open = OpenOptions {
+            zero_fill: sync == SyncWhen::Batch,
+            ..server.open.clone()
+        };
+        let log = LogCopy::new(&server.host, &to, open, &self.peer);
         Ok((log, options))
     }
 }
