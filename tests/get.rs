@@ -234,6 +234,12 @@ fn all_partitions_of_a_topic_are_searched_and_the_latest_time_wins() {
         logs.append("t", &["-F", "json", "-p", partition], &line);
     }
     assert_eq!(logs.output(&["get", "-k", "k", "t"]), "new\n");
+    let other = "{\"key\":\"x\",\"value\":\"another\",\"ts\":5}\n";
+    logs.append("t", &["-F", "json", "-p", "1"], other);
+    assert_eq!(
+        logs.output(&["get", "-k", "k", "-k", "x", "t"]),
+        "new\nanother\n"
+    );
     assert_eq!(
         logs.output(&["get", "-k", "k", "-p", "0,1", "t"]),
         "middle\n"
@@ -245,6 +251,28 @@ fn all_partitions_of_a_topic_are_searched_and_the_latest_time_wins() {
     let gone = "{\"key\":\"k\",\"value\":null,\"ts\":40}\n";
     logs.append("t", &["-F", "json", "-p", "0"], gone);
     assert_eq!(logs.run(&["get", "-k", "k", "t"], b"").code, Some(1));
+    let ran = logs.run(&["get", "-k", "k", "-k", "x", "t"], b"");
+    assert_eq!((ran.code, &*ran.out), (Some(1), "another\n"));
+}
+
+#[test]
+fn an_index_gets_the_part_that_it_lacks() {
+    let (logs, newest) = settled();
+    for (first, then) in [
+        (&["--by", "key"][..], &["--by", "key", "--bloom"][..]),
+        (&["--bloom"], &["--by", "value"]),
+    ] {
+        logs.output(&[&["index"], first, &["s-0"]].concat());
+        logs.output(&[&["index"], then, &["s-0"]].concat());
+    }
+    let list = logs.output(&["index", "--list", "s-0"]);
+    for field in ["key", "value"] {
+        assert!(
+            list.contains(&format!("s-0\t{field}\ttable,filter\t")),
+            "{list}"
+        );
+    }
+    check(&logs, &newest, "with more than before");
 }
 
 #[test]

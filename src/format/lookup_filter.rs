@@ -572,6 +572,58 @@ mod tests {
         question(&Filter::new(f.0, Box::new(block))).unwrap()
     }
 
+    /// The token whose hash is 0: what the places for elements that were met last begin with.
+    fn token_of_hash_0() -> Vec<u8> {
+        const ODD: u64 = 0xff51_afd7_ed55_8ccd;
+        let inverse = (0..6).fold(ODD, |x, _| {
+            x.wrapping_mul(2u64.wrapping_sub(ODD.wrapping_mul(x)))
+        });
+        let back = |x: u64| (x ^ (x >> 32)).wrapping_mul(inverse);
+        let letters = |mut n: u64| {
+            let mut digit = |()| {
+                let letter = b'a' + (n % 26) as u8;
+                n /= 26;
+                letter
+            };
+            [(); 4].map(&mut digit)
+        };
+        let token = |n: u64| {
+            let rest = letters(n);
+            let hash = back(12) ^ u64::from(u32::from_be_bytes(rest));
+            [&back(hash).to_be_bytes()[..], &rest].concat()
+        };
+        let is_lower = |t: &Vec<u8>| t.iter().all(|b| lower(*b) == Some(*b));
+        (0..26u64.pow(4)).map(token).find(is_lower).unwrap()
+    }
+
+    #[test]
+    fn a_token_whose_hash_is_0_is_there() {
+        let token = token_of_hash_0();
+        let mut hash = TokenHash::default();
+        token.iter().for_each(|b| hash.push(*b));
+        assert_eq!(hash.finish(), 0);
+        let f = filter_of(std::slice::from_ref(&token), 1 << 20);
+        assert!(ask(&f, |f| f.may_be(&token)));
+    }
+
+    #[test]
+    fn tokens_too_long_to_be_there_as_a_whole_are_not_denied() {
+        for len in [
+            TOKEN_BYTES_MAX - 1,
+            TOKEN_BYTES_MAX,
+            TOKEN_BYTES_MAX + 1,
+            200,
+        ] {
+            let token = "xyz_".repeat(50).as_bytes()[..len].to_vec();
+            let f = filter_of(std::slice::from_ref(&token), 1 << 20);
+            assert!(ask(&f, |f| f.may_be(&token)), "{len}");
+            let text = [b" ", &token[..], b" "].concat();
+            assert!(ask(&f, |f| f.may_contain(&text, false)), "{len}");
+            let other = "zyx_".repeat(50).as_bytes()[..len].to_vec();
+            assert!(!ask(&f, |f| f.may_be(&other)), "{len}: its grams");
+        }
+    }
+
     #[test]
     fn absent_texts_are_denied_and_folding_keeps_what_is_there() {
         let line = |i: u64| format!("{{\"id\":\"order-{i:08}\",\"level\":\"Info\"}}").into_bytes();

@@ -611,3 +611,80 @@ fn a_build_that_stops_anywhere_leaves_every_answer_right() {
         }
     }
 }
+
+#[test]
+fn an_index_of_another_length_field_or_base_is_not_believed() {
+    let log = TestLog::new("t-0");
+    let first = log.segment(0).batch(3, "a=1").batch(4, "b=2");
+    let first = first.write();
+    log.segment(9).batch(9, "a=4").write();
+    build(&RealHost, &log.path(), &[BY_KEY]).unwrap();
+    let is_sound = |base: i64, field: &str| {
+        let dir = log.open();
+        let segments = dir.segments().unwrap();
+        let segment = segments.iter().find(|s| s.base() == Offset(base)).unwrap();
+        let found = Keys::of(&dir).unwrap().find(&dir, segment, field).unwrap();
+        matches!(found, Found::Sound(_))
+    };
+    assert!(is_sound(0, "key"));
+    let keys = log.path().join(".logd/keys");
+    let copy = |to: String| {
+        std::fs::copy(keys.join(keys::file_name(Offset(0), "key")), keys.join(to)).unwrap();
+    };
+    copy(keys::file_name(Offset(0), "value"));
+    assert!(!is_sound(0, "value"), "of another field");
+    // More batches behind the last one that was there.
+    let longer = log
+        .segment(0)
+        .batch(3, "a=1")
+        .batch(4, "b=2")
+        .batch(5, "x=3");
+    assert!(longer.bytes.starts_with(&first.bytes));
+    longer.write();
+    assert!(!is_sound(0, "key"), "of another length");
+    assert_eq!(found(&log.path(), b"x", i64::MAX), [(5, false)]);
+    first.write();
+    assert!(is_sound(0, "key"));
+    log.rename(
+        &file_name(Offset(0), Kind::Log),
+        &file_name(Offset(2), Kind::Log),
+    );
+    copy(keys::file_name(Offset(2), "key"));
+    assert!(!is_sound(2, "key"), "of another base");
+}
+
+#[test]
+fn a_segment_that_ends_inside_a_batch_gets_no_index() {
+    let log = TestLog::new("t-0");
+    log.segment(0)
+        .batch(0, "a=1")
+        .batch(1, "b=2")
+        .cut(3)
+        .write();
+    log.segment(2).batch(2, "a=4").write();
+    let e = build(&RealHost, &log.path(), &[BY_KEY]).unwrap_err();
+    assert_eq!(e.kind(), crate::error::ErrorKind::Data);
+    assert!(index_files(&log).is_empty());
+}
+
+/// Zeros before the place where two cores share a segment out are lost batches, not its end.
+#[test]
+fn zeros_before_the_end_of_a_chunk_are_damage() {
+    let log = TestLog::new("t-0");
+    let value = "v".repeat(900_000);
+    let mut segment = log.segment(0);
+    for offset in 0..20 {
+        segment = segment.batch(offset, &format!("k{offset}={value}"));
+    }
+    let (from, to) = (segment.position(9), segment.position(10));
+    let mut segment = segment.index();
+    log.segment(20).batch(20, "a=4").write();
+    segment.bytes[from..to].fill(0);
+    segment.write();
+    let e = build(&RealHost, &log.path(), &[BY_KEY]).unwrap_err();
+    assert_eq!(
+        (e.kind(), e.offset()),
+        (crate::error::ErrorKind::Data, Some(9))
+    );
+    assert!(index_files(&log).is_empty());
+}

@@ -22,7 +22,7 @@ use crate::ops::words::{self, Field, Now};
 use crate::segment::scan::{Scan, Scanner, Span};
 use crate::sys::sim::{After, Fault, Policy, SimHost};
 use crate::sys::user::Who;
-use crate::sys::{Dir, Host};
+use crate::sys::{Access, Dir, Host};
 
 const LOG: &str = "/d/x-0";
 const SECRET: &str = "TOP-SECRET";
@@ -851,4 +851,35 @@ fn a_copy_is_redacted_at_its_source() {
             .unwrap()
             .is_empty()
     );
+}
+
+#[test]
+fn what_turns_up_meanwhile_leaves_the_entry_unfinished_until_it_is_gone() {
+    let machine = machine();
+    let lost = || logd_dir(&machine).open_dir("lost+found").unwrap();
+    let sound = lost().open("00000000000000000000.log.5.1", Access::Read);
+    let mut late = vec![0; usize::try_from(sound.as_ref().unwrap().len().unwrap()).unwrap()];
+    sound.unwrap().read_exact_at(&mut late, 0).unwrap();
+    let host: Arc<dyn Host> = Arc::new(machine.process());
+    let mut calls = 0;
+    let mut pace = |_| {
+        calls += 1;
+        // The first search, of six batches, is over by then.
+        if calls == 7 {
+            let file = lost().create("00000000000000000000.log.9.1").unwrap();
+            file.write_all_at(&late, 0).unwrap();
+        }
+        Ok(())
+    };
+    let options = way_of("key");
+    let report = redact(&host, Path::new(LOG), &options, &maintenance(), &mut pace).unwrap();
+    assert_eq!(report.left, 1);
+    let unfinished = redactions::unfinished(logd_dir(&machine).as_ref()).unwrap();
+    assert_eq!(unfinished.len(), 1);
+    assert_eq!(unfinished[0].id, report.id);
+    let again = run(&machine, &options).unwrap();
+    assert_eq!((again.left, &again.id), (0, &report.id));
+    let all = redactions::read(logd_dir(&machine).as_ref()).unwrap();
+    assert!(all.len() == 1 && all[0].finished_ms.is_some(), "{all:?}");
+    assert_eq!(holders(&machine, SECRET), [""; 0]);
 }

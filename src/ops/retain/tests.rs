@@ -478,6 +478,12 @@ fn exact_retention_forgets_aborted_transactions_with_their_markers() {
 /// if the machine is cut off at once.
 #[test]
 fn producers_of_deleted_segments_are_kept() {
+    producers_are_kept(true);
+    // What is not durable stays: the snapshot is behind it.
+    producers_are_kept(false);
+}
+
+fn producers_are_kept(all_go: bool) {
     use crate::format::names::file_name;
     use crate::format::snapshot::{self, ProducerEntry};
     use crate::log::producers::Producers;
@@ -516,8 +522,10 @@ fn producers_of_deleted_segments_are_kept() {
     assert!(hold.append(&mut chunk, false).error.is_none());
     let base = hold.roll().unwrap();
     hold.release().unwrap();
+    let last = segments.last().unwrap().base();
+    let before = if all_go { base } else { last };
     let bounds = Bounds {
-        before: Some(Pos::Offset(base.0)),
+        before: Some(Pos::Offset(before.0)),
         ..Bounds::default()
     };
     run(&host, Path::new(LOG), &bounds, &options()).unwrap();
@@ -528,7 +536,7 @@ fn producers_of_deleted_segments_are_kept() {
         let mut m = Maintenance::open(&host, Path::new(LOG), &options()).unwrap();
         let end = m.settle().unwrap();
         let all = Producers::load(&log, end, &Limits::default()).unwrap();
-        assert_eq!(all.get(7), Some(&entry), "{policy:?}");
+        assert_eq!(all.get(7), Some(&entry), "{policy:?} {all_go}");
     }
 }
 

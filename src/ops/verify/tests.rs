@@ -1,5 +1,6 @@
 use super::*;
 use crate::corpus;
+use crate::format::names;
 use crate::log::testing::TestLog;
 use crate::sys::RealHost;
 use std::path::Path;
@@ -367,4 +368,97 @@ fn retention_that_overtakes_the_check_is_no_alarm() {
         assert!(done && told.unwrap().segments < 24);
         assert!(found.is_empty(), "{found:#?}");
     }
+}
+
+/// After a reboot a gap above D is a lost tail, unless D or a broker's recovery point has passed it.
+#[test]
+fn a_gap_above_what_was_durable_is_told_after_a_reboot_and_only_then() {
+    use crate::format::{Position, TimestampMs};
+    let log = TestLog::new("x-0");
+    log.segment(0).batch(0, "a=1").index().write();
+    log.segment(5).batch(5, "a=2").index().write();
+    log.segment(6).batch(6, "a=3").index().write();
+    let own = crate::log::writer::open_logd_dir(log.open().dir().as_ref()).unwrap();
+    let file = own.create(files::END).unwrap();
+    let publish = |sequence, boot_id, wall_ms, durable| {
+        let hint = end::EndHint {
+            sequence,
+            boot_id,
+            base: Offset(6),
+            position: Position(0),
+            end: Offset(7),
+            highest: Offset(7),
+            wall_ms,
+            boot_ms: 0,
+            inode: 0,
+            max_timestamp: TimestampMs::NONE,
+            first_timestamp: TimestampMs::NONE,
+            max_timestamp_relative: 0,
+            since_index_entry: 0,
+            index_bytes: 0,
+            time_index_bytes: 0,
+            epoch: 0,
+            has_producers: false,
+        };
+        end::write_hint(&*file, &hint).unwrap();
+        end::write_durable(&*file, sequence, boot_id, Offset(durable)).unwrap();
+    };
+    let is_told = || {
+        let told = findings(&log.path());
+        told.iter()
+            .any(|f| f.contains("offsets 1..5 before it are gone"))
+    };
+    let (other, this) = ([9; 16], RealHost.boot_id());
+    publish(1, other, 0, 2);
+    assert!(is_told());
+    publish(2, this, 0, 2);
+    assert!(!is_told(), "no reboot");
+    publish(3, other, 0, 5);
+    assert!(!is_told(), "the gap was there when D passed it");
+    publish(4, other, 0, 4);
+    assert!(is_told());
+    let checkpoint = log.parent().join(names::RECOVERY_POINT_CHECKPOINT);
+    std::fs::write(&checkpoint, "0\n1\nx 0 4\n").unwrap();
+    assert!(is_told(), "a broker's point below it");
+    std::fs::write(&checkpoint, "0\n1\nx 0 5\n").unwrap();
+    assert!(!is_told(), "a broker has flushed past it");
+    publish(5, other, i64::MAX, 4);
+    assert!(is_told(), "but before our last append");
+}
+
+#[test]
+fn a_gap_between_segments_is_told_unless_something_explains_it() {
+    use crate::log::rewritten::{self, Reason};
+    let told = |durable, explain: &dyn Fn(&TestLog)| {
+        let log = TestLog::new("x-0");
+        log.segment(0).batch(0, "a=1").index().write();
+        log.segment(5).batch(5, "a=2").index().write();
+        log.segment(6).batch(6, "a=3").index().write();
+        let own = crate::log::writer::open_logd_dir(log.open().dir().as_ref()).unwrap();
+        let file = own.create(files::END).unwrap();
+        end::write_durable(&*file, 1, RealHost.boot_id(), Offset(durable)).unwrap();
+        explain(&log);
+        let told = findings(&log.path());
+        told.iter()
+            .any(|f| f.contains("offsets 1..5 before it are missing"))
+    };
+    let noted = |from, to| {
+        move |log: &TestLog| {
+            let own = log.open().dir().open_dir(files::LOGD_DIR).unwrap();
+            rewritten::add(&*own, Reason::Gap, Offset(from)..Offset(to)).unwrap();
+        }
+    };
+    let cleaned = |topic: &'static str| {
+        move |log: &TestLog| {
+            let path = log.parent().join(names::CLEANER_CHECKPOINT);
+            std::fs::write(path, format!("0\n1\n{topic} 0 1\n")).unwrap();
+        }
+    };
+    assert!(told(7, &|_| {}));
+    assert!(told(5, &|_| {}));
+    assert!(!told(4, &|_| {}), "not all of it was ever durable");
+    assert!(!told(7, &noted(1, 5)));
+    assert!(told(7, &noted(6, 7)), "another range");
+    assert!(!told(7, &cleaned("x")), "a broker has compacted it");
+    assert!(told(7, &cleaned("y")), "another log");
 }
