@@ -34,7 +34,7 @@ stage() {
   local name=$1 work=$scratch/$1 loop=$2; shift 2
   mkdir -p "$work"
   if python3 "$repo/tests/faults/$loop" "${seed[@]}" "$@" "$logd" "$work" >"$scratch/out" 2>&1; then
-    echo "crash_loops: $name: $(tail -n1 "$scratch/out") ($(grep -m1 seed "$scratch/out"))"
+    echo "crash_loops: $name: $(grep -E '^(PASS|LOST|WRONG)' "$scratch/out" | tail -n1) ($(grep -m1 seed "$scratch/out"))"
   else
     echo "crash_loops: $name: FAILED"; tail -n5 "$scratch/out"; failed=1
   fi
