@@ -249,6 +249,7 @@ fn info_counts_records_of_a_log_with_gaps() {
         (print("records").as_str(), print("end").as_str()),
         ("2\n", "91\n")
     );
+    assert_eq!(print("dirty-ratio"), "1.000\n");
     let (_, out, _) = s.run(&["ls", "--json"]);
     let row: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(

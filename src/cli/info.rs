@@ -43,7 +43,11 @@ Prints one row per partition, from batch headers alone:
   oldest       smallest timestamp that a batch header names
   newest       largest timestamp
   segments     how many there are
-  dirty-ratio  share of bytes that no compaction has been over
+  dirty-ratio  share of bytes that no compaction has been over; an estimate
+
+The dirty ratio counts the bytes of batches behind the last offset that a compaction is known to have
+written. What it looked at behind that and left as it was counts as dirty, and so does the segment
+that is appended to.
 
 --print writes one of these as a bare value. Checksums are not looked at. Damage that shows in
 headers is told, what follows it in that segment is not counted, and the exit status is 65.";

@@ -379,4 +379,40 @@ mod tests {
         }
         assert!(seen > 300, "{seen}");
     }
+
+    #[test]
+    fn the_dirty_ratio_is_the_share_of_bytes_behind_the_last_compaction() {
+        let log = crate::log::testing::TestLog::new("x-0");
+        let a = log.segment(0).batch(0, "a=1").batch(1, "b=22").write();
+        let b = log.segment(2).batch(2, "a=333").batch(3, "b=4444").write();
+        log.segment(4).write();
+        let sizes: Vec<usize> = a.batches.iter().chain(&b.batches).map(|b| b.size).collect();
+        let ratio = || {
+            survey(&RealHost, &Partition::at(&log.path()))
+                .unwrap()
+                .dirty_ratio()
+        };
+        let share = |from: usize| {
+            let dirty: usize = sizes[from..].iter().sum();
+            dirty as f64 / sizes.iter().sum::<usize>() as f64
+        };
+        assert_eq!(ratio(), 1.0);
+        let cleaned = |offset| {
+            let text = format!("0\n1\nx 0 {offset}\n");
+            std::fs::write(log.parent().join(names::CLEANER_CHECKPOINT), text).unwrap();
+        };
+        cleaned(1);
+        assert_eq!(ratio(), share(1));
+        let own = crate::log::writer::open_logd_dir(log.open().dir().as_ref()).unwrap();
+        rewritten::add(own.as_ref(), Reason::Redact, Offset(0)..Offset(4)).unwrap();
+        assert_eq!(ratio(), share(1), "others change bytes, too");
+        rewritten::add(own.as_ref(), Reason::Compact, Offset(0)..Offset(3)).unwrap();
+        assert_eq!(ratio(), share(3));
+        cleaned(4);
+        assert_eq!(ratio(), 0.0);
+        let empty = crate::log::testing::TestLog::new("x-0");
+        empty.segment(0).write();
+        let empty = survey(&RealHost, &Partition::at(&empty.path())).unwrap();
+        assert_eq!(empty.dirty_ratio(), 0.0);
+    }
 }
