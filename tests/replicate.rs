@@ -249,3 +249,24 @@ fn killed_at_any_moment_a_copy_is_a_prefix_and_goes_on() {
     same_bytes(&logs, "a-0", "b-0");
     ok(logs.run(&["verify", "b"], b""));
 }
+
+#[test]
+fn directories_above_a_copy_are_made() {
+    let logs = Logs::with("a", &[]);
+    logs.append("a", &[], &numbers(0..10));
+    ok(logs.run(&["replicate", "a", "not/there/b"], b""));
+    same_bytes(&logs, "a-0", "not/there/b-0");
+}
+
+#[test]
+fn a_wrong_dest_that_was_promoted_once_does_not_fence_the_source() {
+    let logs = Logs::with("a", &[]);
+    logs.append("a", &[], &numbers(0..10));
+    ok(logs.run(&["init", "other"], b""));
+    logs.append("other", &[], &numbers(50..53));
+    ok(logs.run(&["replicate", "other", "spare"], b""));
+    logs.run(&["promote", "spare"], b"");
+    let refused = logs.run(&["replicate", "a", "spare"], b"");
+    assert_eq!(refused.code, Some(65), "{refused:?}");
+    logs.append("a", &[], &numbers(10..20));
+}

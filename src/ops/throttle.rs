@@ -6,8 +6,13 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::sys::signals;
+
 /// Longest time whose unused allowance may be made up for.
 const BURST: Duration = Duration::from_millis(100);
+
+/// Longest sleep before a look whether a signal came.
+const SLICE: Duration = Duration::from_millis(100);
 
 /// A ceiling; none lets everything pass.
 pub struct Throttle {
@@ -25,20 +30,29 @@ impl Throttle {
         }
     }
 
-    /// Accounts for `bytes`, sleeping until they are allowed.
+    /// Accounts for `bytes`, sleeping until they are allowed, or until a signal tells to stop.
     pub fn spend(&self, bytes: u64) {
-        let Some(rate) = self.bytes_per_second else {
+        let Some(until) = self.account(bytes) else {
             return;
         };
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || signals::stop_requested().is_some() {
+                return;
+            }
+            std::thread::sleep(left.min(SLICE));
+        }
+    }
+
+    /// Accounts for `bytes`: when they are allowed; `None` without a ceiling.
+    pub fn account(&self, bytes: u64) -> Option<Instant> {
+        let rate = self.bytes_per_second?;
         let cost = Duration::from_secs_f64((bytes as f64 / rate).min(3600.0));
         let now = Instant::now();
-        let until = {
-            let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-            let earliest = now.checked_sub(BURST).unwrap_or(now);
-            *paid = (*paid).max(earliest) + cost;
-            *paid
-        };
-        std::thread::sleep(until.saturating_duration_since(now));
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        let earliest = now.checked_sub(BURST).unwrap_or(now);
+        *paid = (*paid).max(earliest) + cost;
+        Some(*paid)
     }
 }
 

@@ -144,6 +144,8 @@ impl Serves for Session<'_> {
                     follow: Session::has(hello, options::FOLLOW),
                     truncate: Session::has(hello, options::TRUNCATE),
                     clamp,
+                    // Who may only read may not end the appends here.
+                    fences: self.server.receives,
                     from,
                     upto,
                     ..SourceOptions::default()

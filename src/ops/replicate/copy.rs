@@ -199,16 +199,24 @@ impl<L: CopyLog> Copy<L> {
             && mine.map_or(-1, |e| e.epoch) > theirs.map_or(-1, |e| e.epoch)
         {
             let epoch = mine.map_or(-1, |e| e.epoch);
-            let why = format!(
-                "fenced: the copy was promoted to epoch {epoch}, the source is at {}",
-                theirs.map_or(-1, |e| e.epoch)
-            );
+            let source = theirs.map_or(-1, |e| e.epoch);
+            // A wrong DEST must not fence a source that has nothing to do with it.
+            let known = own.id != [0; 16] && info.id != [0; 16];
+            let other = known && own.id != info.id;
+            let why = match other {
+                true => format!(
+                    "another log than the source, and ahead of it: epoch {epoch}, the source is at {source}"
+                ),
+                false => format!(
+                    "fenced: the copy was promoted to epoch {epoch}, the source is at {source}"
+                ),
+            };
             self.say(
                 out,
                 &Message::Refuse(Refuse {
                     status: 65,
                     offset: None,
-                    epoch: Some(epoch),
+                    epoch: (!other).then_some(epoch),
                     why: why.clone(),
                 }),
             );

@@ -45,6 +45,8 @@ const IN_BYTES: usize = 2 << 20;
 const TURN_BYTES: usize = 4 << 20;
 /// Least part of the window that a channel gets.
 const WINDOW_LEAST: usize = 1 << 20;
+/// Bytes of answers that wait to be sent before another question is looked at.
+const ANSWERS_BYTES: usize = 4 << 20;
 
 /// What a side of a connection does with it.
 pub enum Job<'a> {
@@ -166,6 +168,8 @@ pub fn run(
         watch: Watch::new(),
         watched: BTreeMap::new(),
         due: None,
+        paid: None,
+        held: false,
         throttle,
         watcher,
     };
@@ -198,6 +202,10 @@ struct Connection<'a> {
     watched: BTreeMap<u16, Offset>,
     /// When a copy wants to sync.
     due: Option<Instant>,
+    /// Nothing is sent before, as `--rate` has it.
+    paid: Option<Instant>,
+    /// A question waits until the answers before it are on their way.
+    held: bool,
     throttle: &'a Throttle,
     watcher: &'a dyn Watcher,
 }
@@ -236,7 +244,10 @@ impl Connection<'_> {
     /// Reads what is there and hands it on; how many bytes.
     fn take_in(&mut self, job: &mut Job<'_>) -> Result<usize> {
         let mut taken = 0;
-        while taken < TURN_BYTES && !self.ended {
+        if self.held {
+            self.frames(job)?;
+        }
+        while taken < TURN_BYTES && !self.ended && !self.held {
             let room = self.input.room();
             match self.carrier.read(room) {
                 Ok(0) => self.ended = true,
@@ -259,6 +270,7 @@ impl Connection<'_> {
         let result = loop {
             let have = input.buf.get(input.at..input.filled).unwrap_or_default();
             match wire::frame(have) {
+                Framed::Whole(_) if self.must_wait(have) => break Ok(()),
                 Framed::Whole(size) => {
                     let bytes = have.get(..size).unwrap_or_default();
                     if let Err(e) = self.frame(bytes, job) {
@@ -275,6 +287,14 @@ impl Connection<'_> {
         };
         self.input = input;
         result
+    }
+
+    /// Whether the frame is one more question of a peer that does not take the answers.
+    fn must_wait(&mut self, frame: &[u8]) -> bool {
+        let asks =
+            wire::Kind::from_byte(frame.get(8).copied().unwrap_or(0)) == Some(wire::Kind::Ask);
+        self.held = asks && !self.mute && self.out.pending().len() >= ANSWERS_BYTES;
+        self.held
     }
 
     fn garbage(&self, why: String) -> Error {
@@ -494,7 +514,11 @@ impl Connection<'_> {
     fn feed(&mut self) -> Result<()> {
         let mut failed = Vec::new();
         let mut more = true;
-        while more && self.out.pending().len() < OUT_BYTES {
+        if self.paid.is_some_and(|paid| paid > Instant::now()) {
+            return Ok(());
+        }
+        self.paid = None;
+        while more && self.paid.is_none() && self.out.pending().len() < OUT_BYTES {
             more = false;
             for (channel, state) in &mut self.channels {
                 let Channel::Source(source) = &mut state.channel else {
@@ -511,7 +535,8 @@ impl Connection<'_> {
                 let bytes = source.bytes() - before;
                 if bytes > 0 {
                     self.watcher.stored(bytes);
-                    self.throttle.spend(bytes);
+                    let paid = self.throttle.account(bytes);
+                    self.paid = paid.filter(|p| *p > Instant::now());
                 }
                 source
                     .take_notes()
@@ -638,15 +663,20 @@ impl Connection<'_> {
         }
         let now = Instant::now();
         let mut until = match self.greeted {
+            // What waits to be sent is a sign of life already.
+            true if !self.out.is_empty() => self.heard + self.idle,
             true => (self.said + self.idle / 3).min(self.heard + self.idle),
             false => self.greet_by,
         };
+        if let Some(paid) = self.paid {
+            until = until.min(paid);
+        }
         if let Some(due) = self.due {
             until = until.min(due);
         }
         let timeout = until.saturating_duration_since(now);
         let wants = !self.mute && (!self.out.is_empty() || self.carrier.wants_write());
-        let read = (!self.ended).then(|| self.carrier.read_fd());
+        let read = (!self.ended && !self.held).then(|| self.carrier.read_fd());
         let write = wants.then(|| self.carrier.write_fd());
         let woke = self.watch.wait_io(timeout, read, write);
         let woke = woke.map_err(|e| Error::io("cannot wait", e))?;

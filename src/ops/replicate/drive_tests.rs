@@ -84,6 +84,44 @@ impl Carrier for Cut {
     }
 }
 
+/// Notes the most that was ever offered to it.
+struct Largest {
+    inner: Pipe,
+    held: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Carrier for Largest {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buf)
+    }
+
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let order = std::sync::atomic::Ordering::SeqCst;
+        self.held.fetch_max(buf.len(), order);
+        self.inner.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+
+    fn read_fd(&self) -> BorrowedFd<'_> {
+        self.inner.read_fd()
+    }
+
+    fn write_fd(&self) -> BorrowedFd<'_> {
+        self.inner.write_fd()
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        self.inner.close()
+    }
+
+    fn peer(&self) -> &str {
+        self.inner.peer()
+    }
+}
+
 fn pipe(stream: UnixStream, peer: &str) -> Pipe {
     let other = OwnedFd::from(stream.try_clone().unwrap());
     Pipe::new(OwnedFd::from(stream), other, peer).unwrap()
@@ -354,6 +392,53 @@ proptest! {
         prop_assert!(matches!(kind, ErrorKind::Unreachable | ErrorKind::Version), "{:?}", kind);
         prop_assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
     }
+}
+
+/// A peer that asks and takes no answers is not read from any more: what waits is bounded.
+#[test]
+fn questions_wait_while_answers_do() {
+    use super::ends::SourceLog;
+    use crate::format::wire::{Ask, Message, Question, SESSION, encode};
+    let log = sample(400);
+    let mut bytes = Vec::new();
+    let hello = Message::Hello(hello(Role::Push, &[3]));
+    encode(SESSION, &hello, &mut bytes);
+    let info = source_of(&log.path()).log.info().unwrap();
+    encode(3, &Message::Source(info), &mut bytes);
+    for _ in 0..2000 {
+        let what = Question::Records;
+        let offsets = Offset(0)..Offset(3600);
+        encode(3, &Message::Ask(Ask { what, offsets }), &mut bytes);
+    }
+    let (a, mut b) = UnixStream::pair().unwrap();
+    b.set_nonblocking(true).unwrap();
+    let dir = log.path().parent().unwrap().to_path_buf();
+    std::fs::rename(log.path(), dir.join("b-3")).unwrap();
+    let sent = b.write(&bytes).unwrap(); // what fits; nothing is ever read
+    assert!(sent > 30_000);
+    let mut server = Server { dir, source: None };
+    let limits = drive::Limits {
+        idle: Duration::from_secs(2),
+        greeted: Instant::now() + Duration::from_secs(20),
+    };
+    let held = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let inner = pipe(a, "there");
+    let carrier = Box::new(Largest {
+        inner,
+        held: Arc::clone(&held),
+    });
+    let job = Job::Serve(&mut server);
+    let e = drive::run(
+        &RealHost,
+        carrier,
+        job,
+        limits,
+        &Throttle::new(None),
+        &Quiet,
+    );
+    assert_eq!(e.unwrap_err().kind(), ErrorKind::Unreachable);
+    let held = held.load(std::sync::atomic::Ordering::SeqCst);
+    assert!((1 << 20..6 << 20).contains(&held), "{held}");
 }
 
 #[test]

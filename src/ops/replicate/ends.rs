@@ -105,6 +105,14 @@ pub trait SourceLog {
     /// That cannot be written.
     fn fence(&mut self, epoch: i32) -> Result<()>;
 
+    /// Whether somebody receives into this log, though it is no copy: it is its own destination.
+    ///
+    /// # Errors
+    /// That cannot be found out.
+    fn is_taken(&mut self) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Whether the batch that holds an offset is sound here: what arrived of it was not.
     ///
     /// # Errors

@@ -15,7 +15,8 @@ use crate::log::compare;
 use crate::log::copy::{Checked, Copy, CopyOptions};
 use crate::log::lost::Lost;
 use crate::log::replica::ReplicaOf;
-use crate::ops::topic::{is_partition, open_if_there};
+use crate::ops::create;
+use crate::ops::topic::{is_partition, open_if_there, parent};
 use crate::sys::Host;
 
 /// A partition that receives.
@@ -150,6 +151,7 @@ impl CopyLog for LogCopy {
 
     fn adopt(&mut self, source: &SourceInfo) -> Result<()> {
         if self.open()?.is_none() {
+            create::open_parent(self.host.as_ref(), &parent(&self.path))?;
             let create = String::from_utf8(source.config.clone()).unwrap_or_default();
             let options = CopyOptions {
                 create: Some(create),

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::ends::{Chunk, Reach, Read, Records, SourceLog};
 use crate::error::{Error, ErrorKind, Result};
@@ -31,9 +32,9 @@ use crate::log::rewritten::{Reason, Rewritten};
 use crate::log::state::read_state_file;
 use crate::log::sync::Syncer;
 use crate::log::view::{View, scanner_at};
-use crate::log::{compare, epoch, files, id, isolation, place, redactions, replica, rewritten};
+use crate::log::{compare, epoch, files, id, isolation, promote, redactions, replica, rewritten};
 use crate::segment::scan::{Scanner, Span, Step, Walk};
-use crate::sys::{Dir, File, Host};
+use crate::sys::{Access, Dir, File, Host, Lock, Wait};
 
 /// Records of one message: 1 MiB of them.
 const RECORDS_MAX: usize = (1 << 20) / 16;
@@ -42,8 +43,12 @@ const CONFIG_BYTES_MAX: usize = 1 << 20;
 /// How often the next segment is looked for anew because it vanished.
 const RELISTS_MAX: usize = 64;
 
+/// How long a receiver of this very log is waited for.
+const TAKEN_WAIT: Duration = Duration::from_secs(1);
+
 /// A partition that is sent.
 pub struct LogSource {
+    host: Arc<dyn Host>,
     limits: Limits,
     view: View,
     own: Option<Arc<dyn Dir>>,
@@ -74,8 +79,8 @@ enum Syncs {
     Never,
     /// With everybody else's.
     Queue(Syncer),
-    /// Through descriptors for reading: which segments, and to what length.
-    Files(BTreeMap<Offset, u64>),
+    /// Through descriptors for reading: which segments, to what length, and whether nothing came after.
+    Files(BTreeMap<Offset, (u64, bool)>),
 }
 
 impl LogSource {
@@ -106,6 +111,7 @@ impl LogSource {
             (true, None) => Syncs::Files(BTreeMap::new()),
         };
         Ok(LogSource {
+            host: Arc::clone(host),
             limits,
             view: View::of(log)?,
             own,
@@ -179,19 +185,23 @@ impl LogSource {
                 let failed = |e| Error::io("cannot sync", e).at_path(log.dir().path());
                 let mut new = false;
                 for segment in self.view.segments() {
-                    let file = match self.view.tail().filter(|t| t.segment == *segment) {
+                    let tail = self.view.tail().filter(|t| t.segment == *segment);
+                    let sealed = tail.is_none();
+                    let before = synced.get(&segment.base()).copied();
+                    let file = match tail {
                         Some(tail) => Arc::clone(&tail.file),
-                        None if synced.contains_key(&segment.base()) => continue,
+                        // One that was active when it was synced may have grown before it was sealed.
+                        None if matches!(before, Some((_, true))) => continue,
                         None => match log.open_optional(&segment.log_name())? {
                             Some(file) => file,
                             None => continue,
                         },
                     };
                     let len = end_of(&*file)?.0;
-                    let before = synced.insert(segment.base(), len);
-                    if before != Some(len) {
+                    if before.is_none_or(|(synced, _)| synced != len) {
                         file.sync().map_err(failed)?;
                     }
+                    synced.insert(segment.base(), (len, sealed));
                     new |= before.is_none();
                 }
                 if new {
@@ -574,11 +584,30 @@ impl SourceLog for LogSource {
     }
 
     fn fence(&mut self, epoch: i32) -> Result<()> {
-        let dir = Arc::clone(self.view.log().dir());
-        let own = place::open_logd_dir(dir.as_ref())?;
         let successor = self.peer.clone();
-        replica::write_fence(own.as_ref(), &FencedBy { epoch, successor })?;
-        Ok(())
+        let by = FencedBy { epoch, successor };
+        promote::fence(self.host.as_ref(), self.path(), &by)
+    }
+
+    fn is_taken(&mut self) -> Result<bool> {
+        let Some(own) = self.own.as_deref() else {
+            return Ok(false);
+        };
+        if replica::is_marked(own, files::REPLICA)? {
+            return Ok(false); // a copy may be received into and sent on at once
+        }
+        let failed = |e| Error::io("cannot look at the receiver lock", e).at_path(own.path());
+        let lock = match own.open(files::RECEIVER_LOCK, Access::Read) {
+            Ok(lock) => lock,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(failed(e)),
+        };
+        let wait = Wait::Until(Instant::now() + TAKEN_WAIT); // one that is promoted is free soon
+        let free = lock.lock(Lock::Shared, wait).map_err(failed)?;
+        if free {
+            lock.unlock().map_err(failed)?;
+        }
+        Ok(!free)
     }
 }
 

@@ -159,3 +159,22 @@ fn what_was_removed_is_told() {
     let gone = source.read(&mut [0; 4096], Offset(3)).unwrap();
     assert_eq!(gone, Read::Gone(Offset(2)));
 }
+
+#[test]
+fn a_log_that_somebody_receives_into_is_its_own_destination_unless_it_is_a_copy() {
+    use crate::log::files;
+    use crate::log::lock::LockFile;
+    use crate::sys::Wait;
+    let log = TestLog::new("a-0");
+    log.segment(0).batch(0, "a@0").write();
+    std::fs::create_dir_all(log.path().join(".logd")).unwrap();
+    let mut source = open(&log);
+    assert!(!source.is_taken().unwrap());
+    let own = RealHost.open_dir(&log.path().join(".logd")).unwrap();
+    let lock = LockFile::open(own.as_ref(), files::RECEIVER_LOCK).unwrap();
+    assert!(!source.is_taken().unwrap());
+    assert!(lock.acquire(own.as_ref(), Wait::No).unwrap());
+    assert!(source.is_taken().unwrap());
+    own.create(files::REPLICA).unwrap();
+    assert!(!source.is_taken().unwrap());
+}

@@ -40,6 +40,8 @@ pub struct SourceOptions {
     pub look: bool,
     /// Nobody answers.
     pub one_way: bool,
+    /// Believe a copy that says it was promoted, and take no appends from then on.
+    pub fences: bool,
     /// Where an empty copy begins; `None` is where the log does.
     pub from: Option<Offset>,
     /// Where to stop.
@@ -56,6 +58,7 @@ impl Default for SourceOptions {
             clamp: false,
             look: false,
             one_way: false,
+            fences: true,
             from: None,
             upto: None,
             window: WINDOW_BYTES,
@@ -265,6 +268,7 @@ impl<L: SourceLog> Source<L> {
         self.knows = true;
         let mine = self.reach.epochs.last().map_or(-1, |e| e.epoch);
         if let Some(epoch) = refuse.epoch.filter(|e| *e > mine)
+            && self.options.fences
             && !self.options.look
         {
             self.log.fence(epoch)?;
@@ -298,16 +302,23 @@ impl<L: SourceLog> Source<L> {
     fn meet(&mut self, out: &mut Outbox) -> Result<()> {
         let copy = &self.copy;
         let common = self.info.start.max(copy.start)..self.reach.end.min(copy.end);
+        if !self.options.look && self.log.is_taken()? {
+            let why = "DEST is SRC itself, or SRC is about to become a copy of another log";
+            return Err(Error::usage(why));
+        }
         let changed = self.changed();
         let comparison = if copy.state == CopyState::None || copy.end <= copy.start {
             Comparison::nothing()
-        } else if common.start >= common.end && copy.state == CopyState::Log {
+        } else if common.start >= common.end
+            && (copy.state == CopyState::Log || copy.id != self.info.id)
+        {
             let difference = Difference {
                 offset: copy.start.max(self.info.start),
                 source: None,
                 copy: None,
             };
-            return self.differs(&difference, out);
+            // There is nothing that a cut could keep.
+            return self.refuse(&difference, out);
         } else if let Some(last) = self.known_last()? {
             // Only what was changed since needs more than that.
             match changed.holds(last.base) {
@@ -390,6 +401,10 @@ impl<L: SourceLog> Source<L> {
             self.notes.push(Note::Cut(at));
             return self.begin(at.max(self.info.start), false, true, out);
         }
+        self.refuse(d, out)
+    }
+
+    fn refuse(&mut self, d: &Difference, out: &mut Outbox) -> Result<()> {
         let there = d.words(d.copy, d.source);
         let refuse = Refuse {
             status: 65,
@@ -472,6 +487,11 @@ impl<L: SourceLog> Source<L> {
         }
         let before = (self.reach.start, self.reach.end, self.reach.sendable);
         self.reach = self.log.reach()?;
+        if self.reach.end < self.sent_to {
+            let (end, sent) = (self.reach.end, self.sent_to);
+            let why = format!("the source was cut: it ends at offset {end}, the copy at {sent}");
+            return Err(Error::data(why));
+        }
         if before != (self.reach.start, self.reach.end, self.reach.sendable) {
             self.tell(now, out);
         }

@@ -82,6 +82,8 @@ struct Mem {
     state: CopyState,
     durable: i64,
     fenced: Option<i32>,
+    /// Not the log that the others are.
+    other: bool,
     /// Batches written since the last look.
     puts: usize,
 }
@@ -262,7 +264,7 @@ impl CopyLog for MemCopy {
             } else {
                 m.state
             },
-            id: [7; 16],
+            id: [if m.other { 8 } else { 7 }; 16],
             start: Offset(m.start),
             end: Offset(m.end()),
             durable: Some(Offset(m.durable)),
@@ -729,6 +731,69 @@ fn a_promoted_copy_fences_its_source() {
     assert_eq!((e.to_string().as_str(), e.kind()), (words, ErrorKind::Data));
     assert_eq!(s.borrow().fenced, Some(1));
     assert_eq!(*c.borrow(), promoted);
+}
+
+#[test]
+fn another_log_or_one_that_may_only_read_fences_nobody() {
+    let log = two(3);
+    let mut promoted = prefix(&log, 2, CopyState::Log);
+    promoted.epochs.push(EpochStart {
+        epoch: 1,
+        start: Offset(2),
+    });
+    for other in [true, false] {
+        promoted.other = other;
+        let (s, c) = (shared(&log), shared(&promoted));
+        let options = SourceOptions {
+            fences: other,
+            ..SourceOptions::default()
+        };
+        let mut wire = Wire::new(&s, &c, options, copy_options()).unwrap();
+        wire.run([usize::MAX; 2], 999).unwrap_err();
+        let e = wire.carry(1, usize::MAX).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Data);
+        assert_eq!(e.to_string().starts_with("another log"), other, "{e}");
+        assert_eq!(s.borrow().fenced, None);
+        assert_eq!(*c.borrow(), promoted);
+    }
+}
+
+#[test]
+fn a_copy_of_another_log_that_has_nothing_in_common_is_refused() {
+    let mut log = two(9);
+    let mut copy = prefix(&log, 2, CopyState::Copy);
+    copy.other = true;
+    log.batches.drain(..5);
+    (log.start, log.sendable) = (5, 4);
+    let (s, c) = (shared(&log), shared(&copy));
+    for truncate in [false, true] {
+        let options = SourceOptions {
+            clamp: true,
+            truncate,
+            ..SourceOptions::default()
+        };
+        let mut wire = Wire::new(&s, &c, options, copy_options()).unwrap();
+        let e = wire.run([usize::MAX; 2], 999).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Data);
+        assert_eq!(*c.borrow(), copy);
+    }
+}
+
+#[test]
+fn a_source_that_was_cut_below_what_it_sent_is_not_gone_on_with() {
+    let log = two(5);
+    let (s, c) = (shared(&log), shared(&Mem::default()));
+    let options = SourceOptions {
+        follow: true,
+        ..SourceOptions::default()
+    };
+    let mut wire = Wire::new(&s, &c, options, copy_options()).unwrap();
+    wire.run([usize::MAX; 2], 999).unwrap();
+    assert_eq!(c.borrow().end(), 5);
+    s.borrow_mut().batches.truncate(3);
+    s.borrow_mut().sendable = 3;
+    let e = wire.source.wake(TimestampMs(0), &mut wire.out[0]);
+    assert_eq!(e.unwrap_err().kind(), ErrorKind::Data);
 }
 
 #[test]
