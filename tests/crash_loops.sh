@@ -5,18 +5,22 @@
 #   CARE_ROUNDS  rounds of SIGKILL to compact, retain, redact, repair, index (25; by hand 300)
 #   CUT_ROUNDS   rounds with a power cut, on ext4 and on xfs each          (10; by hand 100)
 #   LIVE_ROUNDS  rounds of appends beside compact and retain, killed       (100; by hand 500)
+#   FAILOVER_ROUNDS  rounds of fail-over to a copy and back                (12; by hand 60)
 #   SEED         for the times and sizes                                   (now)
 #
 # The long form, before a release:
-#   KILL_ROUNDS=1000 CARE_ROUNDS=300 CUT_ROUNDS=100 LIVE_ROUNDS=500 tests/crash_loops.sh
+#   KILL_ROUNDS=1000 CARE_ROUNDS=300 CUT_ROUNDS=100 LIVE_ROUNDS=500 FAILOVER_ROUNDS=60 \
+#     tests/crash_loops.sh
 #
 # 1. kill: half of the rounds under --sync batch, half under never, which outlives a killed process.
 # 2. care: the commands that look after a log, killed at random beside appenders (faults/careloop.py).
 # 3. live: three appenders and three followers beside compact and retain in a loop (tests/live.rs).
-# 4. groups, cut-FS-groups: readers with positions, and indexes being made, killed and cut (--groups).
-# 5. cut, care-cut: the power goes under appenders alone, and under appenders and maintenance, on both
+# 4. failover: the primary is killed under load, its copy promoted, and comes back as a copy
+#    (faults/failover.py).
+# 5. groups, cut-FS-groups: readers with positions, and indexes being made, killed and cut (--groups).
+# 6. cut, care-cut: the power goes under appenders alone, and under appenders and maintenance, on both
 #    filesystems.
-# 6. The counter-checks: the same loops with appenders under --sync never, and with every sync made to
+# 7. The counter-checks: the same loops with appenders under --sync never, and with every sync made to
 #    do nothing (faults/nosync.c), must catch a loss, or they prove nothing.
 # Power cuts need root and loop devices; without them they are skipped, and it says so.
 set -uo pipefail
@@ -58,6 +62,7 @@ if (cd "$repo" && LOGD_LIVE_ROUNDS="${LIVE_ROUNDS:-100}" LOGD_SEED="${SEED:-$(da
 then echo "crash_loops: live: $(grep -m1 rounds: "$scratch/out")"
 else echo "crash_loops: live: FAILED"; tail -n20 "$scratch/out"; failed=1
 fi
+stage failover failover.py --rounds "${FAILOVER_ROUNDS:-12}"
 nosync=$scratch/nosync
 cc -O2 -o "$nosync" "$repo/tests/faults/nosync.c" 2>"$scratch/out" || nosync=
 for fs in ext4 xfs; do

@@ -80,10 +80,12 @@ pub fn run(ctx: &mut Context, matches: &ArgMatches) -> Result<Outcome> {
 fn tell(ctx: &mut Context, p: &Partition, done: &Promoted) -> Result<()> {
     maintain::tell_lost(ctx, &p.path, &done.lost);
     let (name, epoch, offset) = (p.name(), done.epoch, done.offset);
-    let line = match ctx.json {
-        true => json!({"log": name, "epoch": epoch, "offset": offset.0}).to_string(),
-        false => format!("{name}: epoch {epoch} from offset {offset}"),
-    };
+    if !ctx.json {
+        ctx.message
+            .summary(|| format!("{name}: epoch {epoch} from offset {offset}"));
+        return Ok(());
+    }
+    let line = json!({"log": name, "epoch": epoch, "offset": offset.0});
     ctx.stdout.put(format!("{line}\n").as_bytes())?;
     ctx.stdout.end_record()
 }
