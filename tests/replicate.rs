@@ -270,3 +270,69 @@ fn a_wrong_dest_that_was_promoted_once_does_not_fence_the_source() {
     assert_eq!(refused.code, Some(65), "{refused:?}");
     logs.append("a", &[], &numbers(10..20));
 }
+
+/// A redaction does not reach a copy by itself yet; so a copy that still holds what was removed is told
+/// from one that does not, and never passes for a copy.
+#[test]
+fn a_copy_that_still_holds_what_was_redacted_is_refused_until_it_is_made_anew() {
+    let logs = Logs::empty();
+    logs.append("a", &["--create", "-K", ":"], "u1:secret\nu2:fine\n");
+    ok(logs.run(&["replicate", "a", "b"], b""));
+    ok(logs.run(&["redact", "-k", "u1", "--reason", "r", "--yes", "a"], b""));
+    logs.append("a", &["-K", ":"], "u3:later\n");
+    let refused = logs.run(&["replicate", "a", "b"], b"");
+    assert_eq!(refused.code, Some(65), "{refused:?}");
+    assert!(refused.err.contains("diverged at offset 0"), "{refused:?}");
+    assert!(
+        refused
+            .err
+            .contains("redacted records there, which the copy still holds"),
+        "{refused:?}"
+    );
+    // One made since is a copy, again and again.
+    for _ in 0..2 {
+        ok(logs.run(&["replicate", "a", "c"], b""));
+        same_bytes(&logs, "a-0", "c-0");
+    }
+    logs.append("a", &["-K", ":"], "u4:later still\n");
+    ok(logs.run(&["replicate", "a", "c"], b""));
+    same_bytes(&logs, "a-0", "c-0");
+    // And so is one that was cut.
+    let cut = logs.run(&["replicate", "--truncate-divergent", "a", "b"], b"");
+    assert_eq!(cut.code, Some(0), "{cut:?}");
+    let b = ok(logs.run(&["cat", "-F", "%k:%s\n", "b"], b""));
+    assert_eq!(b, "u1:\nu2:fine\nu3:later\nu4:later still\n");
+    ok(logs.run(&["replicate", "a", "b"], b""));
+}
+
+#[test]
+fn an_old_stream_into_the_log_that_it_is_of_changes_nothing() {
+    let logs = Logs::with("a", &[]);
+    logs.append("a", &[], &numbers(0..10));
+    let stream = logs.logd(&["replicate", "a", "-"]).output().unwrap().stdout;
+    logs.append("a", &[], &numbers(10..20));
+    let refused = logs.run(&["replicate", "-", "a"], &stream);
+    assert_eq!(refused.code, Some(65), "{refused:?}");
+    assert!(refused.err.contains("goes on to offset 20"), "{refused:?}");
+    logs.append("a", &[], &numbers(20..30));
+    let whole = logs.logd(&["replicate", "a", "-"]).output().unwrap().stdout;
+    ok(logs.run(&["replicate", "-", "a"], &whole));
+    logs.append("a", &[], &numbers(30..40));
+    // A copy takes an old one again and again.
+    ok(logs.run(&["replicate", "-", "b"], &whole));
+    ok(logs.run(&["replicate", "-", "b"], &stream));
+    ok(logs.run(&["replicate", "a", "b"], b""));
+    same_bytes(&logs, "a-0", "b-0");
+}
+
+#[test]
+fn settings_that_no_appender_could_use_are_not_taken_over() {
+    let logs = Logs::with("a", &[]);
+    logs.append("a", &[], &numbers(0..10));
+    let config = logs.path("a-0").join(".logd/config.toml");
+    std::fs::write(&config, "segment-size = \"huge\"\n").unwrap();
+    let refused = logs.run(&["replicate", "a", "b"], b"");
+    assert_eq!(refused.code, Some(65), "{refused:?}");
+    assert!(refused.err.contains("config.toml"), "{refused:?}");
+    assert!(!logs.path("b-0").exists());
+}

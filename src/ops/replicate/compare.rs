@@ -77,15 +77,12 @@ pub struct Comparison {
 pub struct ChangedRanges {
     /// There records are compared.
     pub by_records: Vec<Range<Offset>>,
-    /// There nothing is.
-    pub unknown: Vec<Range<Offset>>,
 }
 
 impl ChangedRanges {
     /// Whether an offset lies in one.
     pub fn holds(&self, offset: Offset) -> bool {
-        let mut all = self.by_records.iter().chain(&self.unknown);
-        all.any(|r| r.contains(&offset))
+        self.by_records.iter().any(|r| r.contains(&offset))
     }
 }
 
@@ -100,13 +97,7 @@ impl Comparison {
 
     /// Of all in `offsets`.
     pub fn new(offsets: Range<Offset>, changed: &ChangedRanges) -> Comparison {
-        let mut todo = VecDeque::new();
-        for (known, unknown) in cut(offsets, &changed.unknown) {
-            if unknown {
-                continue;
-            }
-            todo.extend(cut(known, &changed.by_records));
-        }
+        let todo = cut(offsets, &changed.by_records).into_iter().collect();
         let mut comparison = Comparison {
             todo,
             now: Now::Equal,

@@ -74,6 +74,8 @@ pub struct Copy<L: CopyLog> {
     state: Option<State>,
     /// Where a one-way stream begins to be new.
     overlap_until: Offset,
+    /// Where a log that is no copy begins, which a stream has to hold wholly.
+    log_start: Option<Offset>,
     /// The source has said that it is over, or was told so.
     knows: bool,
     /// What arrived was not what a sound source sends.
@@ -100,6 +102,7 @@ impl<L: CopyLog> Copy<L> {
             bytes: 0,
             state: None,
             overlap_until: Offset::ZERO,
+            log_start: None,
             knows: false,
             damaged: false,
         }
@@ -182,7 +185,7 @@ impl<L: CopyLog> Copy<L> {
                 self.stage = Stage::Done;
             }
             (Stage::Receiving, Message::Data(data)) => self.data(data, checked, now, out)?,
-            (Stage::Receiving, Message::Done { .. }) => self.finish(out)?,
+            (Stage::Receiving, Message::Done { end }) => self.finish(*end, out)?,
             (_, other) => {
                 let why = format!("{} where none can be", other.kind().word());
                 return Err(unexpected(why));
@@ -231,6 +234,7 @@ impl<L: CopyLog> Copy<L> {
             CopyState::None => Offset::ZERO,
             _ => own.end,
         };
+        self.log_start = (own.state == CopyState::Log).then_some(own.start);
         self.say(out, &Message::Copy(own));
         Ok(())
     }
@@ -252,6 +256,12 @@ impl<L: CopyLog> Copy<L> {
             self.written = offset;
             self.durable = self.durable.min(offset);
         } else if self.options.one_way {
+            if let Some(start) = self.log_start.filter(|start| offset > *start) {
+                let why = format!(
+                    "this is no copy, and the stream begins at offset {offset}, above its start {start}"
+                );
+                return Err(Error::data(why));
+            }
             if self.overlap_until > Offset::ZERO && offset > self.overlap_until {
                 let why = format!(
                     "the stream begins at offset {offset}, the copy ends at {}",
@@ -403,17 +413,33 @@ impl<L: CopyLog> Copy<L> {
     }
 
     /// DONE: all was sent.
-    fn finish(&mut self, out: &mut Outbox) -> Result<()> {
+    fn finish(&mut self, end: Offset, out: &mut Outbox) -> Result<()> {
         if !self.parts.is_empty() {
             return Err(unexpected("DONE in the middle of a batch"));
         }
-        self.adopt()?; // where all of a stream was here already
+        match self.options.one_way && self.overlap_until > Offset::ZERO {
+            true => self.all_was_here(end)?,
+            false => self.adopt()?,
+        }
         if self.options.sync != SyncWhen::Never {
             self.sync()?;
         }
         self.ack(out);
         self.say(out, &Message::Done { end: self.written });
         self.stage = Stage::Done;
+        Ok(())
+    }
+
+    /// A one-way stream ended before it came to anything new. A log that is no copy stays what it was:
+    /// it may well be the one that the stream is of.
+    fn all_was_here(&self, end: Offset) -> Result<()> {
+        if self.log_start.is_some() && end < self.overlap_until {
+            let why = format!(
+                "this is no copy: it goes on to offset {}, behind the stream's end {end}",
+                self.overlap_until
+            );
+            return Err(Error::data(why));
+        }
         Ok(())
     }
 

@@ -15,8 +15,8 @@ use crate::log::compare;
 use crate::log::copy::{Checked, Copy, CopyOptions};
 use crate::log::lost::Lost;
 use crate::log::replica::ReplicaOf;
-use crate::ops::create;
 use crate::ops::topic::{is_partition, open_if_there, parent};
+use crate::ops::{create, settings};
 use crate::sys::Host;
 
 /// A partition that receives.
@@ -152,7 +152,7 @@ impl CopyLog for LogCopy {
     fn adopt(&mut self, source: &SourceInfo) -> Result<()> {
         if self.open()?.is_none() {
             create::open_parent(self.host.as_ref(), &parent(&self.path))?;
-            let create = String::from_utf8(source.config.clone()).unwrap_or_default();
+            let create = settings_of(source)?;
             let options = CopyOptions {
                 create: Some(create),
                 ..self.options.clone()
@@ -174,8 +174,16 @@ impl CopyLog for LogCopy {
 
     fn truncate(&mut self, at: Offset) -> Result<()> {
         let why = format!("diverged from {}", self.source);
-        self.copy()?.truncate(at, &why)?;
-        Ok(())
+        let copy = self.copy()?;
+        copy.truncate(at, &why)?;
+        // A batch is cut as a whole; what the source sends next would leave a gap then.
+        match copy.end() < at {
+            true => Err(Error::new(
+                ErrorKind::Unreachable,
+                format!("cut at offset {}, not {at}: to be tried again", copy.end()),
+            )),
+            false => Ok(()),
+        }
     }
 
     fn put(&mut self, segment: Offset, bytes: &[u8], checked: &Checked) -> Result<Offset> {
@@ -189,4 +197,16 @@ impl CopyLog for LogCopy {
     fn forget_before(&mut self, start: Offset) -> Result<()> {
         self.copy()?.forget_before(start)
     }
+}
+
+/// The settings to make a copy with: the source's, which must be such that an appender can go on with
+/// them after a promotion.
+fn settings_of(source: &SourceInfo) -> Result<String> {
+    let bad = |e: Error| Error::data(format!("the source's config.toml: {e}"));
+    let text = String::from_utf8(source.config.clone());
+    let text = text.map_err(|_| bad(Error::data("not UTF-8")))?;
+    let document = settings::Document::parse(&text).map_err(bad)?;
+    let none = settings::Words::default();
+    settings::layered(&none, &document.words, &none).map_err(bad)?;
+    Ok(text)
 }

@@ -338,7 +338,9 @@ impl<L: SourceLog> Source<L> {
     /// The last batch of a copy of this very log, if it is the same here (or may differ, as it was
     /// changed on either side).
     fn known_last(&mut self) -> Result<Option<BatchId>> {
-        let ours = self.copy.state == CopyState::Copy && self.copy.id == self.info.id;
+        let ours = self.copy.state == CopyState::Copy
+            && self.copy.id == self.info.id
+            && self.same_redactions();
         let Some(last) = self.copy.last.last().copied().filter(|_| ours) else {
             return Ok(None);
         };
@@ -353,18 +355,26 @@ impl<L: SourceLog> Source<L> {
     }
 
     /// Ranges in which batches may differ though nothing parted. Where the two do not have the same
-    /// redactions nothing can be said of what those changed.
+    /// redactions, what those changed is to be equal all the same: a copy that was made afterwards has
+    /// the batches as they are now, and one that still holds what was removed may not pass for a copy.
     fn changed(&self) -> ChangedRanges {
-        let same = self.info.redactions == self.copy.redactions;
-        let mut changed = ChangedRanges::default();
-        for c in self.info.changed.iter().chain(&self.copy.changed) {
-            let list = match c.kind == REDACTED && !same {
-                true => &mut changed.unknown,
-                false => &mut changed.by_records,
-            };
-            list.push(c.offsets.clone());
-        }
-        changed
+        let same = self.same_redactions();
+        let all = self.info.changed.iter().chain(&self.copy.changed);
+        let by_records = all
+            .filter(|c| same || c.kind != REDACTED)
+            .map(|c| c.offsets.clone())
+            .collect();
+        ChangedRanges { by_records }
+    }
+
+    fn same_redactions(&self) -> bool {
+        self.info.redactions == self.copy.redactions
+    }
+
+    /// Whether the copy differs there because something was removed here that it still has.
+    fn holds_redacted(&self, offset: Offset) -> bool {
+        let mut removed = self.info.changed.iter().filter(|c| c.kind == REDACTED);
+        !self.same_redactions() && removed.any(|c| c.offsets.contains(&offset))
     }
 
     /// Goes on comparing, or begins to send.
@@ -405,7 +415,12 @@ impl<L: SourceLog> Source<L> {
     }
 
     fn refuse(&mut self, d: &Difference, out: &mut Outbox) -> Result<()> {
-        let there = d.words(d.copy, d.source);
+        let (mut there, mut why) = (d.words(d.copy, d.source), d.words(d.source, d.copy));
+        if self.holds_redacted(d.offset) {
+            let why_not = "; the source redacted records there, which the copy still holds";
+            there.push_str(why_not);
+            why.push_str(why_not);
+        }
         let refuse = Refuse {
             status: 65,
             offset: Some(d.offset),
@@ -414,7 +429,6 @@ impl<L: SourceLog> Source<L> {
         };
         out.message(self.channel, &Message::Refuse(refuse));
         self.knows = true;
-        let why = d.words(d.source, d.copy);
         Err(Error::data(why))
     }
 
