@@ -46,7 +46,8 @@ at, and in JSON strings with their escapes resolved; --in value looks at the byt
 
 What it cannot reach: a reader that has an old file open reads it to its end; blocks that the file
 system has freed are not overwritten; backups, and this command line in a shell's history, are not
-its matter. Copies get the redaction with their next replicate. Needs free space for one segment.";
+its matter. A copy made before still holds what was removed; replicate refuses it (65) until it is made
+anew. Needs free space for one segment.";
 
 /// The definition.
 pub fn command() -> Command {
