@@ -21,8 +21,8 @@ From then on the log that it was a copy of is refused: it is fenced, takes no ap
 come back only as a copy. What it has that this log has not is then cut, and kept in its
 .logd/lost+found.
 
-Prints each partition with its new epoch and the first offset of it. Killed at any point it is run
-again. On a log that is no copy it ends with 1; of a topic the partitions that are none are passed over.";
+On a terminal, or with --json, it tells each partition with its new epoch and the first offset of it.
+Killed at any point it is run again. On a log that is no copy it ends with 1; of a topic the partitions that are none are passed over.";
 
 /// The definition.
 pub fn command() -> Command {

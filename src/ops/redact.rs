@@ -204,8 +204,7 @@ fn refuse_copy(own: &dyn Dir, path: &Path) -> Result<()> {
     }
     let of = replica::read(own).ok().flatten();
     let of = of.map_or("its source".to_string(), |of| of.source);
-    let why =
-        format!("this is a copy of {of}: what is redacted there goes here with the next replicate");
+    let why = format!("this is a copy of {of}: redact there, then make the copy anew");
     Err(Error::new(ErrorKind::Permission, why)
         .at_path(path)
         .hint(format!("logd redact ... {of}")))
